@@ -1,0 +1,551 @@
+//! The control vocabulary: what a client may ask a running daemon, and what it answers.
+//!
+//! The control socket carries one JSON object a line. The same requests travel to the other machine
+//! when only that one can answer. Fields are only ever added ([`SCHEMA`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::{ContentHash, SetHash};
+use crate::path::RelPath;
+use crate::tree::{Entry, Side};
+use crate::utc::UtcMs;
+
+/// The version of what [`Status`] looks like.
+pub const SCHEMA: u32 = 1;
+/// Most problems that a status lists; the counts are always complete.
+pub const PROBLEMS_MAX: usize = 100;
+/// Longest line on the control socket, in bytes.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// How are you?
+    Status,
+    /// Answer when everything changed before now is durable on both sides.
+    Flush,
+    /// What would the next cycle do?
+    Plan,
+    /// State, reason, remedy and history of one path.
+    Why(RelPath),
+    /// The conflicts that nobody resolved yet.
+    Conflicts,
+    /// Earlier versions of a path.
+    Versions {
+        /// The path, also one that was deleted.
+        path: RelPath,
+        /// Whether to ask the other machine as well.
+        both: bool,
+    },
+    /// Put an earlier version back.
+    Restore {
+        /// The path.
+        path: RelPath,
+        /// Which version.
+        pick: Pick,
+    },
+    /// Stop changing either tree until [`Request::Resume`].
+    Pause,
+    /// Go on.
+    Resume,
+    /// Look at both trees and compare.
+    Verify,
+    /// Send every [`Event`] from now on, one a line, until the client hangs up.
+    Events,
+    /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
+    /// in the settings.
+    Pair(String),
+    /// Have the other node answer this.
+    Peer(Box<Request>),
+}
+
+/// Writes what travels on the control socket and between the two machines as JSON.
+///
+/// Everything in this module is plain data with text keys, which JSON can always express.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Which version to restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pick {
+    /// The one that was displaced last.
+    Latest,
+    /// What stood there at this time.
+    At(UtcMs),
+    /// The one of this name, as `versions` lists it.
+    Version(String),
+}
+
+/// What a daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Flush`] and [`Request::Verify`].
+    Compared(Compared),
+    /// To [`Request::Plan`].
+    Plan(PlanView),
+    /// To [`Request::Why`].
+    Why(Why),
+    /// To [`Request::Conflicts`].
+    Conflicts(Vec<ConflictView>),
+    /// To [`Request::Versions`].
+    Versions(Vec<Version>),
+    /// To [`Request::Restore`].
+    Restored(Restored),
+    /// To [`Request::Pause`] and [`Request::Resume`]: whether the pair is paused now.
+    Paused(bool),
+    /// To [`Request::Events`], many.
+    Event(Event),
+    /// To [`Request::Pair`]: the code.
+    Code(String),
+    /// The request cannot be served.
+    Refused(Refused),
+}
+
+/// Why a request is not served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The exit code of the command.
+    pub exit: u8,
+    /// What happened.
+    pub text: String,
+    /// What to do next; empty when there is nothing.
+    pub fix: String,
+}
+
+/// The exit codes of the command.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Any error that has no code of its own.
+    pub const ERROR: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// No daemon is running.
+    pub const NOT_RUNNING: u8 = 3;
+    /// Conflicts or held paths.
+    pub const DEGRADED: u8 = 4;
+    /// Down or halted: a person is needed.
+    pub const HALTED: u8 = 5;
+    /// At daemon start: the command line or the home is not usable so.
+    pub const DAEMON_USAGE: u8 = 64;
+    /// At daemon start: rights.
+    pub const DAEMON_PERMISSION: u8 = 77;
+    /// At daemon start: the configuration.
+    pub const DAEMON_CONFIG: u8 = 78;
+}
+
+/// How a node is. `state` is the worst of what `problems` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The whole in one word.
+    pub state: Health,
+    /// When this was written, on the clock of the node.
+    pub now: UtcMs,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
+    /// This node.
+    pub node: NodeStatus,
+    /// The other one.
+    pub peer: PeerStatus,
+    /// The trees.
+    pub sync: SyncStatus,
+    /// The process.
+    #[serde(rename = "self")]
+    pub process: ProcessStatus,
+}
+
+/// The whole in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Everything is as promised.
+    Healthy,
+    /// It works, and something is weaker than promised.
+    Degraded,
+    /// Some paths wait for something.
+    Held,
+    /// The whole sync waits for a person.
+    Halted,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Starts with its state: `halted.`, `held.` or `degraded.`.
+    pub code: String,
+    /// How bad it is.
+    pub severity: Health,
+    /// The path, if it is about one.
+    pub path: Option<String>,
+    /// What is wrong, one sentence.
+    pub text: String,
+    /// The command or the act that helps.
+    pub fix: String,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub id: String,
+    /// Its side of the pair.
+    pub side: NodeSide,
+    /// Whether the bot runs here. Until the lease exists, the pusher is primary.
+    pub role: Role,
+    /// Number of the lease.
+    pub epoch: u64,
+    /// Version of the program.
+    pub version: String,
+    /// The root of its tree.
+    pub root: String,
+}
+
+/// A side of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeSide {
+    /// The one that listens and plans.
+    Pusher,
+    /// The one that dials and reports.
+    Receiver,
+}
+
+impl NodeSide {
+    /// Returns the name of the side.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pusher => "pusher",
+            Self::Receiver => "receiver",
+        }
+    }
+
+    /// Returns which of the two trees this side has.
+    pub fn tree(self) -> Side {
+        match self {
+            Self::Pusher => Side::Alpha,
+            Self::Receiver => Side::Beta,
+        }
+    }
+}
+
+/// Who runs the bot now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// This node.
+    Primary,
+    /// The other one, or nobody.
+    Standby,
+}
+
+/// The other node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name; empty when it was never met.
+    pub id: String,
+    /// The link to it.
+    pub state: PeerState,
+    /// Round-trip time, while linked.
+    pub rtt_ms: Option<u64>,
+    /// Time since something was heard from it; `None` when never since the start.
+    pub last_seen_ago_ms: Option<u64>,
+}
+
+/// The link to the other node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// This node was never paired.
+    Unpaired,
+    /// There is no connection.
+    Unlinked,
+    /// Connected; the two sides tell each other what they have.
+    Greeting,
+    /// Connected.
+    Linked,
+}
+
+/// What the trees hold, and what waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// In one word.
+    pub state: SyncState,
+    /// The counts that both sides show.
+    #[serde(flatten)]
+    pub counts: SyncCounts,
+    /// Time until nothing is pending at the present rate; `None` when it cannot be told.
+    pub eta_ms: Option<u64>,
+    /// How long the oldest pending change has been waiting.
+    pub lag_ms: u64,
+    /// True if and only if the two set hashes are equal and nothing is held or pending, as far as
+    /// this side knows, and it is linked so that it can know.
+    pub in_sync: bool,
+    /// Set hash of this side's tree.
+    pub set_hash: SetHash,
+    /// Last change that became durable on both sides.
+    pub last_change: Option<UtcMs>,
+}
+
+/// The state of the sync in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// Equal, nothing waits.
+    UpToDate,
+    /// Changes are on their way.
+    Syncing,
+    /// All that can move has moved; some paths are held.
+    Held,
+    /// A person stopped it.
+    Paused,
+    /// There is no link.
+    Offline,
+    /// It stopped itself and waits for a person.
+    Halted,
+    /// The first look at the tree is not finished.
+    Starting,
+}
+
+/// Counts over both trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SyncCounts {
+    /// Files of the pusher's tree.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Paths that are not settled yet.
+    pub pending_files: u64,
+    /// Content bytes that still have to travel.
+    pub pending_bytes: u64,
+    /// Conflicts that nobody resolved.
+    pub conflicts: u64,
+    /// Paths that are held.
+    pub held: u64,
+}
+
+/// The process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Processor time over the last minute, in percent of one core.
+    pub cpu_pct: f64,
+    /// Resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// Bytes on the wire, both ways, over the last minute.
+    pub net_bytes_min: u64,
+    /// Time since the start.
+    pub uptime_ms: u64,
+    /// How often the sync was started again in this process.
+    pub restarts: u64,
+}
+
+/// The answer to flush and verify.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Whether the trees are equal and nothing is held.
+    pub equal: bool,
+    /// Set hash of the pusher's tree.
+    pub alpha: SetHash,
+    /// Set hash of the receiver's tree.
+    pub beta: SetHash,
+    /// Paths that are not equal, with the reason, the first [`PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+    /// How many files were compared.
+    pub files: u64,
+}
+
+/// What the next cycle would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The changes, in order, the first [`PLAN_LINES_MAX`].
+    pub lines: Vec<PlanLine>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Content bytes that would travel.
+    pub bytes: u64,
+    /// Paths that would wait.
+    pub held: Vec<Problem>,
+}
+
+/// Most lines of a [`PlanView`].
+pub const PLAN_LINES_MAX: usize = 10_000;
+
+/// One planned change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLine {
+    /// The tree that would change.
+    pub on: NodeSide,
+    /// How.
+    pub change: Change,
+    /// The path.
+    pub path: RelPath,
+    /// Content length after the change, in bytes.
+    pub len: u64,
+}
+
+/// How a path changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It appears.
+    Create,
+    /// Its content or kind changes.
+    Replace,
+    /// Only its exec bit changes.
+    Mode,
+    /// It goes to the kept store.
+    Delete,
+}
+
+impl Change {
+    /// Tells the change from what stands there before and after.
+    pub fn between(before: Option<&Entry>, after: Option<&Entry>) -> Self {
+        match (before, after) {
+            (_, None) => Self::Delete,
+            (None, Some(_)) => Self::Create,
+            (Some(Entry::File { content: old, .. }), Some(Entry::File { content: new, .. }))
+                if old == new =>
+            {
+                Self::Mode
+            }
+            _ => Self::Replace,
+        }
+    }
+
+    /// Returns the verb.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Mode => "mode",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// All about one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The path.
+    pub path: RelPath,
+    /// In one word or two.
+    pub state: String,
+    /// Why it is in that state.
+    pub reason: String,
+    /// What helps; empty when nothing has to be done.
+    pub fix: String,
+    /// What both sides agreed on last.
+    pub base: Option<String>,
+    /// What the pusher has.
+    pub pusher: Option<String>,
+    /// What the receiver has.
+    pub receiver: Option<String>,
+    /// Kept versions, the latest first.
+    pub history: Vec<Version>,
+}
+
+/// A conflict that was answered with a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// The path both sides changed.
+    pub path: RelPath,
+    /// Where the version that lost lies now.
+    pub copy: RelPath,
+    /// The node whose version lost.
+    pub lost: String,
+    /// When it was noticed.
+    pub since: UtcMs,
+    /// What helps.
+    pub fix: String,
+}
+
+/// A kept version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name, for `restore --version`.
+    pub version: String,
+    /// When it was displaced.
+    pub at: UtcMs,
+    /// Content length, in bytes.
+    pub len: u64,
+    /// Content hash; `None` for a link.
+    pub content: Option<ContentHash>,
+    /// Why it was displaced.
+    pub why: String,
+    /// The node that keeps it.
+    pub node: String,
+}
+
+/// The answer to [`Request::Restore`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The path.
+    pub path: RelPath,
+    /// The version that stands there now.
+    pub version: Version,
+    /// The version under which what stood there before is kept, if something did.
+    pub displaced: Option<String>,
+}
+
+/// Something that a person might want to see happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, on the clock of the node that tells it.
+    pub at: UtcMs,
+    /// What.
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happening {
+    /// A change became durable on both sides.
+    Changed {
+        /// The tree that changed.
+        on: NodeSide,
+        /// How.
+        change: Change,
+        /// The path.
+        path: RelPath,
+        /// Content length, in bytes.
+        len: u64,
+    },
+    /// Both sides had changed a path.
+    Conflict {
+        /// The path.
+        path: RelPath,
+        /// Where the version that lost lies now.
+        copy: RelPath,
+    },
+    /// A path has to wait.
+    Held(Problem),
+    /// The link is up.
+    Linked {
+        /// The other node.
+        peer: String,
+    },
+    /// The link is down.
+    Unlinked {
+        /// Why.
+        reason: String,
+    },
+    /// Everything is equal.
+    Settled {
+        /// Files in the tree.
+        files: u64,
+        /// Bytes in them.
+        bytes: u64,
+    },
+    /// The whole sync stopped for a person.
+    Halted(Problem),
+    /// Somebody paused or resumed the pair.
+    Paused(bool),
+}

@@ -1,0 +1,261 @@
+//! How content travels: what a batch asks of a side, and the parts in which content arrives.
+//!
+//! A *batch* is a list of operations for one side. The side that lacks content is the *taker*, the
+//! other one the *giver*. The giver sends small content at once, many files in one [`Part::Pack`];
+//! for long content it sends the list of chunks, and the taker answers with a [`Need`] for those
+//! that it does not hold. Nothing is used before its hash is checked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::{Chunk, Manifest};
+use crate::path::RelPath;
+use crate::tree::{Entry, Gen};
+
+/// Most operations in a batch.
+pub const BATCH_OPS_MAX: usize = 1000;
+/// Most bytes of small content in a batch; long files are counted as their chunk lists.
+pub const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most chunks in one [`Part::Manifest`]; a longer list comes in several.
+pub const MANIFEST_CHUNKS_MAX: usize = 32 * 1024;
+/// Most bytes of content in one [`Part::Pack`] or [`ChunkRun`], uncompressed.
+pub const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Where the content for an operation comes from, seen from the side that carries it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// No content is needed: a directory, a link, a deletion, a change of the exec bit.
+    Nothing,
+    /// The other side has it at this path.
+    There(RelPath),
+    /// This side has it at this path.
+    Here(RelPath),
+}
+
+/// One change that a side carries out on its tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Op {
+    /// The path that changes.
+    pub path: RelPath,
+    /// What the plan saw there; anything else makes the operation [`Outcome::Stale`].
+    pub expect: Option<Entry>,
+    /// What shall stand there; `None` deletes.
+    pub make: Option<Entry>,
+    /// Where the content comes from.
+    pub from: Source,
+    /// Whether both sides agree on `make` once this operation is durable. False when the other
+    /// side has to change too: then the base moves when both have.
+    pub agrees: bool,
+}
+
+impl Op {
+    /// Returns the file's content hash and length, when this operation needs content from the other
+    /// side.
+    pub fn wants(&self) -> Option<(&RelPath, &Entry)> {
+        match (&self.from, &self.make) {
+            (Source::There(path), Some(entry @ Entry::File { .. })) => Some((path, entry)),
+            _ => None,
+        }
+    }
+}
+
+/// What one side carries out in one go, with one durability barrier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Its number.
+    pub number: Gen,
+    /// In the order in which they take effect.
+    pub ops: Vec<Op>,
+}
+
+/// What became of one operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is done and durable.
+    Done,
+    /// The path was not as the plan saw it. Nothing was changed.
+    Stale,
+    /// The giver no longer has the content. Nothing was changed.
+    Gone,
+    /// It cannot be done now. Nothing was changed.
+    Held(Trouble),
+}
+
+/// Why an operation cannot be carried out on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The kind, for programs.
+    pub kind: TroubleKind,
+    /// One sentence for a person.
+    pub text: String,
+}
+
+/// The kinds of [`Trouble`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleKind {
+    /// No space or quota left.
+    DiskFull,
+    /// The volume is read-only.
+    ReadOnly,
+    /// Permission denied, or an immutable flag.
+    Permission,
+    /// The volume cannot hold such a name.
+    Name,
+    /// Something unexpected is inside a directory that should go.
+    NotEmpty,
+    /// Content arrived that does not have the announced hash, twice.
+    Corrupt,
+    /// Any other error of the file system.
+    Io,
+}
+
+impl TroubleKind {
+    /// Returns the name that stands in problem codes.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::ReadOnly => "read_only",
+            Self::Permission => "permission",
+            Self::Name => "name",
+            Self::NotEmpty => "not_empty",
+            Self::Corrupt => "corrupt",
+            Self::Io => "io",
+        }
+    }
+
+    /// Returns what a person can do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::DiskFull => "free some space; it is tried again by itself",
+            Self::ReadOnly => "make the volume writable; it is tried again by itself",
+            Self::Permission => "correct the rights of the path; it is tried again by itself",
+            Self::Name => "rename it on the other side",
+            Self::NotEmpty => {
+                "move or delete what is left in the directory, or recreate it on the other side"
+            }
+            Self::Corrupt => {
+                "check the disk and the memory of the other machine, then `layer-sync verify`"
+            }
+            Self::Io => "check the disk; it is tried again by itself",
+        }
+    }
+}
+
+/// One file that a giver shall send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// The number of the operation in its batch.
+    pub index: u32,
+    /// Where the giver has it.
+    pub path: RelPath,
+    /// What it must be there; a giver that finds something else answers [`Part::Gone`].
+    pub entry: Entry,
+}
+
+/// A piece of what a giver sends for a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// Whole small files, one after another, compressed together when that is shorter.
+    Pack {
+        /// The files in `bytes`, in order.
+        files: Vec<PackedFile>,
+        /// Whether `bytes` is a zstd frame.
+        zstd: bool,
+        /// The contents.
+        bytes: Vec<u8>,
+    },
+    /// The chunks of one long file.
+    Manifest {
+        /// The operation.
+        index: u32,
+        /// Modification time, nanoseconds since 1970 UTC.
+        mtime_ns: i64,
+        /// The chunks, or the next of them.
+        manifest: Manifest,
+        /// Whether more chunks of this file follow in another part.
+        more: bool,
+    },
+    /// The giver no longer has what was asked for.
+    Gone {
+        /// The operation.
+        index: u32,
+    },
+}
+
+/// A file inside a [`Part::Pack`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFile {
+    /// The operation.
+    pub index: u32,
+    /// Length in bytes.
+    pub len: u32,
+    /// Modification time, nanoseconds since 1970 UTC.
+    pub mtime_ns: i64,
+}
+
+/// The chunks of a long file that the taker does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// The batch.
+    pub batch: Gen,
+    /// The file.
+    pub item: Item,
+    /// Chunk numbers as (first, count), ascending.
+    pub runs: Vec<(u32, u32)>,
+}
+
+/// Consecutive chunks of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRun {
+    /// The number of the first chunk.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+    /// Whether `bytes` is a zstd frame.
+    pub zstd: bool,
+    /// The chunks, one after another.
+    pub bytes: Vec<u8>,
+}
+
+/// Returns the runs of chunks for which `held` says false.
+pub fn missing_runs(
+    chunks: &[Chunk],
+    mut held: impl FnMut(usize, &Chunk) -> bool,
+) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for (index, chunk) in chunks.iter().enumerate() {
+        if held(index, chunk) {
+            continue;
+        }
+        let index = index as u32;
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == index => *count += 1,
+            _ => runs.push((index, 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::ContentHash;
+
+    #[test]
+    fn runs_cover_just_what_is_missing() {
+        let chunk = Chunk {
+            hash: ContentHash::of_bytes(b""),
+            len: 1,
+        };
+        let check = |held: &str, expected: &[(u32, u32)]| {
+            let chunks = vec![chunk; held.len()];
+            let runs = missing_runs(&chunks, |i, _| held.as_bytes()[i] == b'x');
+            assert_eq!(runs, expected, "{held}");
+        };
+        check("", &[]);
+        check("xxx", &[]);
+        check("...", &[(0, 3)]);
+        check(".xx.", &[(0, 1), (3, 1)]);
+        check("x..x.", &[(1, 2), (4, 1)]);
+    }
+}

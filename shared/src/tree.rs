@@ -1,0 +1,402 @@
+//! Trees: what a side has, what both agreed on.
+//!
+//! [`Trees`] holds three trees in little memory: the base in full, and for each side only where it
+//! is apart from the base. A settled path is one row; an edit touches one row.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::{ContentHash, SetHash};
+use crate::path::{RelPath, below};
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Entry {
+    /// A regular file. Equal when content and exec bit are; the modification time is carried beside
+    /// it and never compared.
+    File {
+        /// Hash of the content.
+        content: ContentHash,
+        /// Length in bytes.
+        len: u64,
+        /// Whether its owner may execute it.
+        exec: bool,
+    },
+    /// A directory.
+    Dir,
+    /// A symbolic link. Its target is text; it is never followed.
+    Symlink {
+        /// The target as it is stored.
+        target: Box<str>,
+    },
+}
+
+impl Entry {
+    /// Says whether this is a directory.
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Self::Dir)
+    }
+
+    /// Returns the length in bytes; directories and links count as 0.
+    pub fn len(&self) -> u64 {
+        if let Self::File { len, .. } = self {
+            *len
+        } else {
+            0
+        }
+    }
+
+    /// Says whether it holds no content.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Says whether both are of one kind.
+    pub fn same_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Returns a hash of the entry itself, for names and for identifying a conflict copy.
+    pub fn identity(&self) -> ContentHash {
+        match self {
+            Self::File { content, .. } => *content,
+            Self::Symlink { target } => ContentHash::of_bytes(target.as_bytes()),
+            Self::Dir => ContentHash::of_bytes(b""),
+        }
+    }
+}
+
+/// Why something at a path is not an [`Entry`] that can be synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// It could not be read or listed.
+    Unreadable,
+    /// The ignore rules leave it alone.
+    Ignored,
+    /// A FIFO, socket or device: never opened.
+    Special,
+    /// Its name or its link target is not UTF-8.
+    NotUtf8,
+    /// Its path breaks a limit of [`RelPath`].
+    BadName,
+    /// A directory that is the root of another tree.
+    OtherRoot,
+    /// A file that was still being written each time it was read.
+    Unstable,
+}
+
+impl Obstacle {
+    /// Returns what a person is told.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unreadable => "it cannot be read",
+            Self::Ignored => "it is ignored by .layerignore or a built-in rule",
+            Self::Special => "it is a FIFO, socket or device",
+            Self::NotUtf8 => "its name or link target is not UTF-8",
+            Self::BadName => "its path is longer than the 4,096 bytes that can be synced",
+            Self::OtherRoot => "it is the root of another layer-sync tree",
+            Self::Unstable => "it is being written all the time",
+        }
+    }
+}
+
+/// What a side saw at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sight {
+    /// Nothing is there, and the directory was listed completely.
+    Absent,
+    /// This is there.
+    Is(Entry),
+    /// Something is there that cannot be synced; what lies below it is unknown.
+    Blocked(Obstacle),
+}
+
+impl Sight {
+    /// Returns the entry, if one is there.
+    pub fn entry(&self) -> Option<&Entry> {
+        if let Self::Is(entry) = self {
+            Some(entry)
+        } else {
+            None
+        }
+    }
+}
+
+impl From<Option<Entry>> for Sight {
+    fn from(entry: Option<Entry>) -> Self {
+        entry.map_or(Self::Absent, Self::Is)
+    }
+}
+
+/// One of the two trees that are kept equal. α is the pusher's, β the receiver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The pusher's tree.
+    Alpha,
+    /// The receiver's tree.
+    Beta,
+}
+
+impl Side {
+    /// Returns the other side.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Alpha => Self::Beta,
+            Self::Beta => Self::Alpha,
+        }
+    }
+}
+
+/// The number of a batch; grows with every batch of a pair and is never used twice.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(try_from = "u64")]
+pub struct Gen(pub u64);
+
+/// No pair ever comes this far; whoever sends a higher number is broken.
+const GEN_MAX: u64 = u64::MAX / 2;
+
+impl TryFrom<u64> for Gen {
+    type Error = &'static str;
+
+    fn try_from(number: u64) -> Result<Self, Self::Error> {
+        if number > GEN_MAX {
+            Err("a batch number that no pair ever reaches")
+        } else {
+            Ok(Self(number))
+        }
+    }
+}
+
+impl Gen {
+    /// Returns the next number.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A row of the base: what both sides durably agreed on for a path, and in which batch.
+///
+/// A row without an entry is a *tombstone*: both agreed that nothing is there. It is kept until both
+/// sides are known to have stored that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRow {
+    /// What was agreed; `None` for nothing.
+    pub entry: Option<Entry>,
+    /// The batch that agreed on it.
+    pub batch: Gen,
+}
+
+/// The base.
+pub type Base = BTreeMap<RelPath, BaseRow>;
+
+/// One side's tree, as its differences from the base.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    apart: BTreeMap<RelPath, Sight>,
+    hash: SetHash,
+    files: u64,
+    bytes: u64,
+}
+
+impl View {
+    /// Returns the paths at which this side is apart from the base, in order.
+    pub fn apart(&self) -> &BTreeMap<RelPath, Sight> {
+        &self.apart
+    }
+
+    /// Returns the set hash of all entries of this side.
+    pub fn hash(&self) -> SetHash {
+        self.hash
+    }
+
+    /// Returns the number of files of this side.
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// Returns the bytes in the files of this side.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn count(&mut self, path: &RelPath, before: Option<&Entry>, after: Option<&Entry>) {
+        if let Some(entry) = before {
+            self.hash.remove(path, entry);
+            self.files -= u64::from(matches!(entry, Entry::File { .. }));
+            // Lengths come from the other machine, too. Wrapping is undone by wrapping back.
+            self.bytes = self.bytes.wrapping_sub(entry.len());
+        }
+        if let Some(entry) = after {
+            self.hash.add(path, entry);
+            self.files += u64::from(matches!(entry, Entry::File { .. }));
+            self.bytes = self.bytes.wrapping_add(entry.len());
+        }
+    }
+}
+
+/// The base with the views of one or both sides on it.
+#[derive(Debug, Clone, Default)]
+pub struct Trees {
+    base: Base,
+    /// The rows of the base that are tombstones, by batch.
+    tombstones: BTreeSet<(Gen, RelPath)>,
+    alpha: View,
+    beta: View,
+}
+
+impl Trees {
+    /// Starts from a stored base; both sides look like it until they are observed.
+    pub fn new(base: Base) -> Self {
+        let mut view = View::default();
+        let mut tombstones = BTreeSet::new();
+        for (path, row) in &base {
+            view.count(path, None, row.entry.as_ref());
+            if row.entry.is_none() {
+                tombstones.insert((row.batch, path.clone()));
+            }
+        }
+        Self {
+            base,
+            tombstones,
+            alpha: view.clone(),
+            beta: view,
+        }
+    }
+
+    /// Returns the base.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Returns what both agreed on at `path`.
+    pub fn agreed(&self, path: &RelPath) -> Option<&Entry> {
+        self.base.get(path).and_then(|row| row.entry.as_ref())
+    }
+
+    /// Returns a side's view.
+    pub fn view(&self, side: Side) -> &View {
+        match side {
+            Side::Alpha => &self.alpha,
+            Side::Beta => &self.beta,
+        }
+    }
+
+    fn view_mut(&mut self, side: Side) -> &mut View {
+        match side {
+            Side::Alpha => &mut self.alpha,
+            Side::Beta => &mut self.beta,
+        }
+    }
+
+    /// Returns what a side saw at `path`.
+    pub fn sight(&self, side: Side, path: &RelPath) -> Sight {
+        match self.view(side).apart.get(path) {
+            Some(sight) => sight.clone(),
+            None => self.agreed(path).cloned().into(),
+        }
+    }
+
+    /// Returns all entries of a side below `top`, in order.
+    pub fn entries_below(&self, side: Side, top: &RelPath) -> Vec<(RelPath, Entry)> {
+        let mut found: BTreeMap<&RelPath, &Entry> = below(&self.base, top)
+            .filter_map(|(path, row)| Some((path, row.entry.as_ref()?)))
+            .collect();
+        for (path, sight) in below(&self.view(side).apart, top) {
+            match sight.entry() {
+                Some(entry) => found.insert(path, entry),
+                None => found.remove(path),
+            };
+        }
+        found
+            .into_iter()
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// Takes what a side saw at `path`.
+    pub fn observe(&mut self, side: Side, path: RelPath, sight: Sight) {
+        let before = self.sight(side, &path);
+        let agreed = self.agreed(&path).cloned();
+        let view = self.view_mut(side);
+        view.count(&path, before.entry(), sight.entry());
+        if sight == Sight::from(agreed) {
+            view.apart.remove(&path);
+        } else {
+            view.apart.insert(path, sight);
+        }
+    }
+
+    /// Moves the base at `path`. What the sides saw stays as it is.
+    pub fn agree(&mut self, path: RelPath, row: BaseRow) {
+        let agreed = Sight::from(row.entry.clone());
+        for side in [Side::Alpha, Side::Beta] {
+            let sight = self.sight(side, &path);
+            let apart = &mut self.view_mut(side).apart;
+            if sight == agreed {
+                apart.remove(&path);
+            } else {
+                apart.insert(path.clone(), sight);
+            }
+        }
+        if let Some(before) = self.base.get(&path).filter(|before| before.entry.is_none()) {
+            self.tombstones.remove(&(before.batch, path.clone()));
+        }
+        if row.entry.is_none() {
+            self.tombstones.insert((row.batch, path.clone()));
+        }
+        self.base.insert(path, row);
+    }
+
+    /// Forgets the tombstones of batches up to `resolved`: both sides have stored them.
+    pub fn forget_tombstones(&mut self, resolved: Gen) {
+        while self
+            .tombstones
+            .first()
+            .is_some_and(|(batch, _)| *batch <= resolved)
+        {
+            let Some((batch, path)) = self.tombstones.pop_first() else {
+                return;
+            };
+            if self
+                .base
+                .get(&path)
+                .is_some_and(|row| row.entry.is_none() && row.batch == batch)
+            {
+                self.base.remove(&path);
+            }
+        }
+    }
+
+    /// Makes a side look like the base again, as if nothing had been observed.
+    pub fn forget_side(&mut self, side: Side) {
+        let mut view = View::default();
+        for (path, row) in &self.base {
+            view.count(path, None, row.entry.as_ref());
+        }
+        *self.view_mut(side) = view;
+    }
+
+    /// Forgets the base. What the sides saw stays as it is.
+    pub fn forget_base(&mut self) {
+        let base = std::mem::take(&mut self.base);
+        self.tombstones.clear();
+        for view in [&mut self.alpha, &mut self.beta] {
+            for (path, row) in &base {
+                if let Some(entry) = &row.entry {
+                    view.apart
+                        .entry(path.clone())
+                        .or_insert_with(|| Sight::Is(entry.clone()));
+                }
+            }
+            view.apart.retain(|_, sight| *sight != Sight::Absent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
