@@ -1,0 +1,125 @@
+//! The commented text of a settings file.
+
+use std::time::Duration;
+
+use shared::reconcile::Mode;
+
+use super::{KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, Settings, SyncSettings, VERSION};
+use crate::quantity::{duration_text, size_text};
+
+/// Writes every key with its unit and default. A key that is not set stands there as a comment.
+pub(super) fn render(settings: &Settings) -> String {
+    let side = settings.link.side().name();
+    format!(
+        "# layer-sync: the settings of a {side}.\n\
+         # Read when the daemon starts. Durations are written as \"500ms\", \"30s\", \"5m\", \"24h\", \"30d\";\n\
+         # sizes as an integer and B, KiB, MiB, GiB or TiB. Secrets do not stand here but in `.env` beside it.\n\
+         \n\
+         # Version of this file. Required.\n\
+         version = {VERSION}\n\
+         \n{}\n{}\n{}\n{}",
+        node(settings),
+        sync(&settings.sync),
+        link(&settings.link),
+        kept(&settings.kept),
+    )
+}
+
+fn node(settings: &Settings) -> String {
+    format!(
+        "[node]\n\
+         # The name that people see, also in names of conflict copies. At most {NAME_BYTES_MAX} bytes: letters, digits,\n\
+         # `-`, `_` and `.`. Required.\n\
+         name = {}\n\
+         # The folder that is kept equal: an absolute path. Required.\n\
+         root = {}\n",
+        quoted(&settings.node.name),
+        quoted(&settings.node.root.to_string_lossy()),
+    )
+}
+
+fn sync(sync: &SyncSettings) -> String {
+    let default = SyncSettings::default();
+    let modes = Mode::ALL.map(|mode| format!("\"{}\"", mode.name()));
+    format!(
+        "[sync]\n\
+         # Which changes travel, and who wins: one of\n\
+         # {}.\n\
+         # The pusher's counts for both sides. Default: \"{}\".\n\
+         mode = \"{}\"\n\
+         # Time between two looks at the whole when nothing happens, and so the longest that a change can\n\
+         # stay unseen while linked. A duration{}. Default: \"{}\".\n\
+         interval = \"{}\"\n\
+         # Strict batches: a change waits this long for others, so that they travel together. A duration{}.\n\
+         # Default: not set, a change travels as soon as its file is quiet.\n\
+         {}\n",
+        modes.join(", "),
+        default.mode.name(),
+        sync.mode.name(),
+        range(SyncSettings::INTERVAL),
+        duration_text(default.interval),
+        duration_text(sync.interval),
+        range(SyncSettings::DEBOUNCE),
+        match sync.debounce {
+            Some(debounce) => format!("debounce = \"{}\"", duration_text(debounce)),
+            None => "# debounce = \"30s\"".to_owned(),
+        },
+    )
+}
+
+fn link(link: &Link) -> String {
+    match link {
+        Link::Listen { listen, advertise } => format!(
+            "[link]\n\
+             # IP address and UDP port that this node listens on; it makes the node the pusher. Required here.\n\
+             # What `init pusher` writes when it is not told: \"{LISTEN_DEFAULT}\", all IPv4 addresses.\n\
+             listen = \"{listen}\"\n\
+             # Host and port at which the receiver can call this node; they go into pairing codes.\n\
+             # Default: not set, `layer-sync pair --address HOST:PORT` says it.\n\
+             {}\n",
+            match advertise {
+                Some(address) => format!("advertise = \"{address}\""),
+                None => "# advertise = \"vm.example.org:9797\"".to_owned(),
+            },
+        ),
+        Link::Dial { peer } => format!(
+            "[link]\n\
+             # Host and UDP port at which this node calls the pusher; it makes the node the receiver. Required\n\
+             # here; `join` takes it from the pairing code.\n\
+             peer = \"{peer}\"\n",
+        ),
+    }
+}
+
+fn kept(kept: &KeptSettings) -> String {
+    let default = KeptSettings::default();
+    format!(
+        "[kept]\n\
+         # What was displaced or deleted can be restored for this long. A duration{}. Default: \"{}\".\n\
+         age = \"{}\"\n\
+         # Most that is kept, in percent of the bytes of the tree: an integer, 0 to {}. Default: {}.\n\
+         tree_percent = {}\n\
+         # What may be kept however small the tree is. A size. Default: \"{}\".\n\
+         bytes_min = \"{}\"\n\
+         # What is younger than this stays, whatever it weighs. A duration, at most `age`. Default: \"{}\".\n\
+         age_min = \"{}\"\n",
+        range(KeptSettings::AGE),
+        duration_text(default.age),
+        duration_text(kept.age),
+        KeptSettings::TREE_PERCENT_MAX,
+        default.tree_percent,
+        kept.tree_percent,
+        size_text(default.bytes_min),
+        size_text(kept.bytes_min),
+        duration_text(default.age_min),
+        duration_text(kept.age_min),
+    )
+}
+
+fn range((least, most): (Duration, Duration)) -> String {
+    format!(", {} to {}", duration_text(least), duration_text(most))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
