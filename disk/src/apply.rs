@@ -1,0 +1,352 @@
+//! Apply: makes staged content real.
+//!
+//! Order, for a batch: the catalogue names what may be displaced; that and the staged content become
+//! durable; each operation is carried out in the order of the plan ([`steps`], [`carry`]); the
+//! directories become durable; one transaction records base and seen; then it is reported. A crash
+//! between any two leaves the old file or the new one, never a mixture, and [`recover`] finds what was
+//! displaced. Never here: deciding what to change.
+//!
+//! A file is replaced by *exchange, then verify*: the staged one and the target swap names in one
+//! step, and what came out is compared with what the plan saw. If somebody saved in that very moment,
+//! it is swapped back. So there is no window between check and replacement, and no moment at which
+//! the path does not exist.
+
+mod carry;
+pub(crate) mod intent;
+mod recover;
+mod steps;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
+
+use rustix::io::Errno;
+use shared::chunk::Manifest;
+use shared::path::RelPath;
+use shared::transfer::{Batch, Op, Outcome};
+use shared::tree::{BaseRow, Gen};
+use shared::wire::AgreedRow;
+
+use crate::error::DiskError;
+use crate::fingerprint::SeenRow;
+use crate::index::{Changes, Notes};
+use crate::kept::{Line, What};
+use crate::seen::Slot;
+use crate::stage::{Ready, Staged, StagedState, discard, ready_name};
+use crate::trouble::trouble;
+use crate::{Replica, Report, handle, lock, read, utc_now, volume};
+
+pub(crate) use carry::Work;
+pub(crate) use recover::recover;
+pub(crate) use steps::Step;
+use steps::{displaces, needs_staged};
+
+/// A test's say before each step.
+#[cfg(test)]
+pub(crate) type Hook = Box<dyn FnMut(Step) -> std::ops::ControlFlow<()> + Send>;
+
+/// An operation with what is staged for it.
+pub(crate) struct Job<'a> {
+    pub(crate) op: &'a Op,
+    /// Its name in the stage and in the kept store.
+    pub(crate) id: String,
+    pub(crate) staged: StagedState,
+    /// Why what it displaces is kept.
+    pub(crate) why: &'static str,
+}
+
+/// What became of an operation.
+pub(crate) struct Carried {
+    pub(crate) outcome: Outcome,
+    /// What stands there now, when it is done.
+    pub(crate) row: Option<SeenRow>,
+}
+
+impl Replica {
+    /// Carries out a batch, and reports it as [`Report::Applied`] before this returns. What is
+    /// [`Outcome::Done`] is durable then, with the base rows of the operations on which both sides agree
+    /// thereby.
+    ///
+    /// `resolved` says up to which batch both sides have stored the rows; tombstones up to it go.
+    ///
+    /// # Errors
+    /// [`DiskError`] when the batch as a whole could not be made durable or recorded: nothing is
+    /// reported then, and the tree has to be looked at. What hinders a single operation is its outcome.
+    pub fn apply(&self, batch: &Batch, staged: Staged, resolved: Gen) -> Result<(), DiskError> {
+        let _alone = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = staged.batch == batch.number && staged.places.len() == batch.ops.len();
+        debug_assert!(fits, "staged for another batch");
+        let job = |(op, (id, staged))| Job {
+            op,
+            id,
+            staged,
+            why: why(op),
+        };
+        let (places, manifests) = staged.into_parts();
+        let jobs: Vec<Job<'_>> = batch.ops.iter().zip(places).map(job).collect();
+        let _touched = Touched::begin(self, batch.ops.iter().map(|op| op.path.clone()));
+        let mut carried = self.carry_out(&jobs, Some(batch.number))?;
+        carried.resize_with(batch.ops.len(), || Carried {
+            outcome: Outcome::Gone,
+            row: None,
+        });
+        self.record(batch, carried, &manifests, resolved)
+    }
+
+    /// Carries operations out, up to the point where they are durable. `batch` is what they agree on
+    /// things for, if they do.
+    pub(crate) fn carry_out(
+        &self,
+        jobs: &[Job<'_>],
+        batch: Option<Gen>,
+    ) -> Result<Vec<Carried>, DiskError> {
+        self.root.check()?;
+        self.before(Step::Announce)?;
+        let announced = self.announce(jobs);
+        self.before(Step::Barrier)?;
+        if let Err(error) = announced.and_then(|()| self.barrier(jobs, batch)) {
+            tracing::warn!(%error, "a batch could not be made durable before it was applied");
+            return Ok(jobs
+                .iter()
+                .map(|job| self.give_up(job, read::errno(&error)))
+                .collect());
+        }
+        let mut dirs = Dirs::default();
+        let mut carried = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            carried.push(self.carry_one(job, &mut dirs)?);
+        }
+        self.before(Step::SyncDirs)?;
+        dirs.sync(self)?;
+        Ok(carried)
+    }
+
+    /// Writes down what may be displaced.
+    fn announce(&self, jobs: &[Job<'_>]) -> io::Result<()> {
+        let now = utc_now();
+        let line = |job: &Job<'_>| {
+            let expect = job.op.expect.as_ref().filter(|_| displaces(job.op))?;
+            Some(Line {
+                id: job.id.clone(),
+                at: now,
+                path: job.op.path.clone(),
+                what: What::from(expect),
+                why: job.why.to_owned(),
+                node: self.kept.node.clone(),
+                staged: job.ready().map(|ready| ready.inode),
+            })
+        };
+        let lines: Vec<Line> = jobs.iter().filter_map(line).collect();
+        if lines.is_empty() {
+            Ok(())
+        } else {
+            self.kept.append(&lines)
+        }
+    }
+
+    /// Makes durable what was written down, and what is staged.
+    fn barrier(&self, jobs: &[Job<'_>], batch: Option<Gen>) -> io::Result<()> {
+        let mut open: Vec<File> = Vec::new();
+        if let Some(batch) = batch {
+            open.push(intent::write(&self.root, batch, jobs)?);
+            open.push(File::from(self.root.private.try_clone()?));
+        }
+        let mut more = false;
+        for job in jobs {
+            let Some(Ready {
+                mtime_ns: Some(_), ..
+            }) = job.ready()
+            else {
+                continue;
+            };
+            if volume::worth_holding(open.len()) {
+                let staged = handle::open_file(&self.root.stage, ready_name(&job.id));
+                open.extend(staged.map(|(file, _)| file));
+            } else {
+                more = true;
+            }
+        }
+        if jobs.iter().any(|job| displaces(job.op)) {
+            self.kept.sync()?;
+        }
+        volume::sync_all(self.root.as_fd(), &open, more)
+    }
+
+    fn give_up(&self, job: &Job<'_>, error: Errno) -> Carried {
+        if job.ready().is_some() {
+            discard(&self.root, &ready_name(&job.id));
+        }
+        let outcome = Outcome::Held(trouble(&job.op.path, "prepared", error));
+        Carried { outcome, row: None }
+    }
+
+    fn carry_one(&self, job: &Job<'_>, dirs: &mut Dirs) -> Result<Carried, DiskError> {
+        let ended = |outcome| Carried { outcome, row: None };
+        let ready = match (&job.staged, needs_staged(job.op)) {
+            (StagedState::Held(trouble), _) => return Ok(ended(Outcome::Held(trouble.clone()))),
+            (StagedState::Gone, _) | (StagedState::Nothing, true) => {
+                return Ok(ended(Outcome::Gone));
+            }
+            (StagedState::Ready(ready), _) => Some(*ready),
+            (StagedState::Nothing, false) => None,
+        };
+        let parent = match handle::open_parent(self.root.as_fd(), &job.op.path) {
+            Ok(parent) => parent,
+            Err(error) => {
+                discard(&self.root, &ready_name(&job.id));
+                return Ok(ended(Work::ended_by(job.op, error)));
+            }
+        };
+        let mut work = Work::new(self, job, ready, &parent);
+        let outcome = work.run()?;
+        let row = if outcome == Outcome::Done {
+            work.row()
+        } else {
+            None
+        };
+        dirs.touched(job.op.path.parent(), parent);
+        Ok(Carried { outcome, row })
+    }
+
+    /// Records what was carried out, and reports it.
+    fn record(
+        &self,
+        batch: &Batch,
+        carried: Vec<Carried>,
+        manifests: &[Manifest],
+        resolved: Gen,
+    ) -> Result<(), DiskError> {
+        self.before(Step::Record)?;
+        let mut outcomes = Vec::with_capacity(carried.len());
+        let mut base: Vec<AgreedRow> = Vec::new();
+        let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
+        for (op, Carried { outcome, row }) in batch.ops.iter().zip(carried) {
+            if outcome == Outcome::Done {
+                if op.agrees {
+                    let row = BaseRow {
+                        entry: op.make.clone(),
+                        batch: batch.number,
+                    };
+                    base.push((op.path.clone(), row));
+                }
+                rows.push((op.path.clone(), row));
+            }
+            outcomes.push(outcome);
+        }
+        let mut seen = lock(&self.seen);
+        let stored = self.index.notes();
+        let notes = Notes {
+            resolved: stored.resolved.max(resolved),
+            last_batch: stored.last_batch.max(batch.number),
+            ..stored
+        };
+        let changes = Changes {
+            seen: &rows,
+            manifests,
+            base: &base,
+            notes: Some(notes),
+            forget_base: false,
+        };
+        self.index.write(&changes, true)?;
+        if let Err(error) = intent::clear(&self.root) {
+            tracing::warn!(%error, "the intent of a recorded batch stays; its rows are in the base");
+        }
+        for (path, row) in rows {
+            match row {
+                Some(row) => seen.insert(path, Slot::Is(row)),
+                None => {
+                    seen.remove(&path);
+                }
+            }
+        }
+        (self.sink)(Report::Applied {
+            batch: batch.number,
+            outcomes,
+        });
+        Ok(())
+    }
+
+    /// Asks a test whether to go on.
+    #[cfg(test)]
+    pub(crate) fn before(&self, step: Step) -> Result<(), DiskError> {
+        match lock(&self.hook).as_mut().map(|hook| hook(step)) {
+            Some(std::ops::ControlFlow::Break(())) => Err(DiskError::Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "tests stop here"
+    )]
+    pub(crate) fn before(&self, _step: Step) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+impl Job<'_> {
+    fn ready(&self) -> Option<Ready> {
+        if let StagedState::Ready(ready) = self.staged {
+            Some(ready)
+        } else {
+            None
+        }
+    }
+}
+
+fn why(op: &Op) -> &'static str {
+    if op.make.is_some() {
+        "replaced"
+    } else {
+        "deleted"
+    }
+}
+
+/// The directories whose entries changed.
+#[derive(Default)]
+struct Dirs {
+    open: HashMap<Option<RelPath>, OwnedFd>,
+    more: bool,
+}
+
+impl Dirs {
+    fn touched(&mut self, path: Option<RelPath>, dir: OwnedFd) {
+        if volume::worth_holding(self.open.len()) {
+            self.open.insert(path, dir);
+        } else if !self.open.contains_key(&path) {
+            self.more = true;
+        }
+    }
+
+    fn sync(self, replica: &Replica) -> Result<(), DiskError> {
+        let mut open: Vec<_> = self.open.values().map(AsFd::as_fd).collect();
+        open.push(replica.root.kept.as_fd());
+        volume::sync_all(replica.root.as_fd(), &open, self.more).map_err(DiskError::io(
+            "making directories durable",
+            &replica.root.path,
+        ))
+    }
+}
+
+/// While one exists, looks do not believe what they see at these paths.
+pub(crate) struct Touched<'a>(&'a Replica);
+
+impl<'a> Touched<'a> {
+    pub(crate) fn begin(replica: &'a Replica, paths: impl Iterator<Item = RelPath>) -> Self {
+        lock(&replica.seen).begin_apply(paths);
+        Self(replica)
+    }
+}
+
+impl Drop for Touched<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.seen).end_apply();
+    }
+}
+
+#[cfg(test)]
+mod tests;

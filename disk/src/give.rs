@@ -1,0 +1,292 @@
+//! Give: reads content for the other side.
+//!
+//! Small files travel whole, many in one pack; of a long file first the list of chunks goes, then the
+//! chunks that the other side asks for. Everything is checked against what the plan saw: a file that
+//! changed since is [`Part::Gone`], and the next plan sees it as it is.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::Stat;
+use shared::chunk::{Chunk, Manifest};
+use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
+use shared::path::RelPath;
+use shared::transfer::{ChunkRun, Item, MANIFEST_CHUNKS_MAX, PackedFile, Part};
+use shared::tree::Entry;
+
+use crate::fingerprint::{self, Fingerprint};
+use crate::{Replica, handle, lock, read, volume};
+
+/// A pack is sent when it has grown to this many bytes.
+const PACK_BYTES: usize = 1024 * 1024;
+/// A run of chunks is sent when the next one would make it longer than this.
+const RUN_BYTES: usize = 1024 * 1024;
+/// Many files in one window: slow enough to find what they share.
+const PACK_LEVEL: i32 = 3;
+/// Long files: fast enough for a fast link.
+const RUN_LEVEL: i32 = 1;
+/// A run whose beginning does not shrink is sent as it is.
+const PROBE_BYTES: usize = 4096;
+
+impl Replica {
+    /// Reads items and hands them over as parts, in the order of the items as far as packing allows.
+    /// When it returns, the content of all that was given is durable here.
+    ///
+    /// # Errors
+    /// Those of `sink`, and those of making the content durable. An item that cannot be read is
+    /// [`Part::Gone`].
+    pub fn give(
+        &self,
+        items: &[Item],
+        sink: &mut dyn FnMut(Part) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (pack, given) = (Pack::default(), Vec::new());
+        let mut giving = Giving {
+            replica: self,
+            sink,
+            pack,
+            given,
+            more: false,
+        };
+        for item in items {
+            giving.item(item)?;
+        }
+        giving.finish()
+    }
+
+    /// Reads runs of chunks of a long file and hands them over, in order. `None` means that the file is
+    /// not what it was; nothing follows then.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn give_chunks(
+        &self,
+        item: &Item,
+        runs: &[(u32, u32)],
+        sink: &mut dyn FnMut(Option<ChunkRun>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some((file, manifest)) = self.open_chunked(item) else {
+            return sink(None);
+        };
+        let offsets: Vec<(u64, &Chunk)> = manifest.with_offsets().collect();
+        for &(first, count) in runs {
+            let end = u64::from(first) + u64::from(count);
+            let wanted = usize::try_from(end)
+                .ok()
+                .and_then(|end| offsets.get(first as usize..end));
+            let Some(mut wanted) = wanted else {
+                return sink(None);
+            };
+            let mut next = first;
+            while !wanted.is_empty() {
+                let (now, later) = wanted.split_at(chunks_in_run(wanted));
+                let Some(run) = read_run(&file, next, now) else {
+                    return sink(None);
+                };
+                next += run.count;
+                sink(Some(run))?;
+                wanted = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a long file with its chunks, if it still is what the item says.
+    fn open_chunked(&self, item: &Item) -> Option<(File, Manifest)> {
+        let (mut file, stat) = handle::open_tree_file(self.root.as_fd(), &item.path).ok()?;
+        let manifest = self.chunks_of(&item.path, &item.entry, &mut file, &stat)?;
+        Some((file, manifest))
+    }
+
+    /// Returns the chunks of an open file whose entry must be `entry`: from the index when the file is
+    /// as it was seen, else by reading it.
+    pub(crate) fn chunks_of(
+        &self,
+        path: &RelPath,
+        entry: &Entry,
+        file: &mut File,
+        stat: &Stat,
+    ) -> Option<Manifest> {
+        let Entry::File { content, len, exec } = entry else {
+            return None;
+        };
+        let print = Fingerprint::of(stat, self.root.device);
+        let as_seen = lock(&self.seen)
+            .row(path)
+            .is_some_and(|row| row.entry == *entry && row.print == print && !row.racy);
+        if as_seen && let Some(manifest) = self.index.manifest(*content) {
+            return Some(manifest);
+        }
+        let read = read::content_of(file).ok()?;
+        let equal =
+            read.hash == *content && read.len == *len && fingerprint::is_exec(stat) == *exec;
+        if equal { read.manifest } else { None }
+    }
+}
+
+/// The state of one [`Replica::give`].
+struct Giving<'a> {
+    replica: &'a Replica,
+    sink: &'a mut dyn FnMut(Part) -> io::Result<()>,
+    pack: Pack,
+    /// Some of the files that were given, to be made durable.
+    given: Vec<File>,
+    more: bool,
+}
+
+#[derive(Default)]
+struct Pack {
+    files: Vec<PackedFile>,
+    bytes: Vec<u8>,
+}
+
+impl Giving<'_> {
+    fn item(&mut self, item: &Item) -> io::Result<()> {
+        let Entry::File { len, .. } = item.entry else {
+            return self.gone(item);
+        };
+        let opened = handle::open_tree_file(self.replica.root.as_fd(), &item.path);
+        let Ok((file, stat)) = opened else {
+            return self.gone(item);
+        };
+        if len <= PLAIN_BYTES_MAX {
+            self.small(item, file, &stat)
+        } else {
+            self.long(item, file, &stat)
+        }
+    }
+
+    fn small(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
+        let start = self.pack.bytes.len();
+        self.pack
+            .bytes
+            .resize(start + PLAIN_BYTES_MAX as usize + 1, 0);
+        let read = read::read_full(&mut file, &mut self.pack.bytes[start..]).unwrap_or(0);
+        self.pack.bytes.truncate(start + read);
+        let entry = Entry::File {
+            content: ContentHash::of_bytes(&self.pack.bytes[start..]),
+            len: read as u64,
+            exec: fingerprint::is_exec(stat),
+        };
+        if entry != item.entry {
+            self.pack.bytes.truncate(start);
+            return self.gone(item);
+        }
+        let mtime_ns = fingerprint::mtime_ns(stat);
+        self.pack.files.push(PackedFile {
+            index: item.index,
+            len: read as u32,
+            mtime_ns,
+        });
+        self.was_given(file);
+        if self.pack.bytes.len() >= PACK_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn long(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
+        let manifest = self
+            .replica
+            .chunks_of(&item.path, &item.entry, &mut file, stat);
+        let Some(manifest) = manifest else {
+            return self.gone(item);
+        };
+        self.was_given(file);
+        let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            (self.sink)(Part::Manifest {
+                index: item.index,
+                mtime_ns: fingerprint::mtime_ns(stat),
+                manifest: Manifest {
+                    chunks: piece.to_vec(),
+                },
+                more: pieces.peek().is_some(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self, item: &Item) -> io::Result<()> {
+        (self.sink)(Part::Gone { index: item.index })
+    }
+
+    fn was_given(&mut self, file: File) {
+        if volume::worth_holding(self.given.len()) {
+            self.given.push(file);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Pack { files, bytes } = std::mem::take(&mut self.pack);
+        if files.is_empty() {
+            return Ok(());
+        }
+        let (zstd, bytes) = shrink(bytes, PACK_LEVEL);
+        (self.sink)(Part::Pack { files, zstd, bytes })
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        // Both sides are about to agree on this content. If a power cut here emptied a file that was
+        // never flushed, the empty one would count as an edit and win.
+        volume::sync_all(self.replica.root.as_fd(), &self.given, self.more)
+    }
+}
+
+/// Returns how many of these chunks go into one run: at least one.
+fn chunks_in_run(chunks: &[(u64, &Chunk)]) -> usize {
+    let mut bytes = 0;
+    let fitting = chunks.iter().take_while(|(_, chunk)| {
+        bytes += chunk.len as usize;
+        bytes <= RUN_BYTES
+    });
+    fitting.count().max(1)
+}
+
+/// Reads consecutive chunks, each verified; `None` when they are not what they were.
+fn read_run(file: &File, first: u32, chunks: &[(u64, &Chunk)]) -> Option<ChunkRun> {
+    let mut bytes = Vec::with_capacity(RUN_BYTES);
+    for (offset, chunk) in chunks {
+        let start = bytes.len();
+        bytes.resize(start + chunk.len as usize, 0);
+        file.read_exact_at(&mut bytes[start..], *offset).ok()?;
+        if ContentHash::of_bytes(&bytes[start..]) != chunk.hash {
+            return None;
+        }
+    }
+    // A run is of one file, so its beginning speaks for the rest of it.
+    let probe = &bytes[..bytes.len().min(PROBE_BYTES)];
+    let (zstd, bytes) = match shorter(probe, RUN_LEVEL) {
+        Some(_) => shrink(bytes, RUN_LEVEL),
+        None => (false, bytes),
+    };
+    Some(ChunkRun {
+        first,
+        count: chunks.len() as u32,
+        zstd,
+        bytes,
+    })
+}
+
+/// Compresses bytes when that makes them shorter, and says whether it did.
+fn shrink(bytes: Vec<u8>, level: i32) -> (bool, Vec<u8>) {
+    match shorter(&bytes, level) {
+        Some(packed) => (true, packed),
+        None => (false, bytes),
+    }
+}
+
+fn shorter(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
+    zstd::bulk::compress(bytes, level)
+        .ok()
+        .filter(|packed| packed.len() < bytes.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Directory handles: the way to every file.
+//!
+//! A path is walked component by component, and no step follows a link. Every operation is relative
+//! to a handle that was reached this way, so a link that somebody swaps in makes the operation fail;
+//! nothing outside the root is ever read or written.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::{Errno, Result};
+use shared::ignore::PRIVATE_DIR;
+use shared::path::RelPath;
+
+const DIR_FLAGS: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::RDONLY);
+/// Without `NONBLOCK` a FIFO that was swapped in would hang the open.
+const READ_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+const CREATE_FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Opens a directory by its name in another one.
+pub(crate) fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
+    openat(at, name, DIR_FLAGS, Mode::empty())
+}
+
+/// Opens a directory of the tree; `None` is the root.
+pub(crate) fn open_tree_dir(root: BorrowedFd<'_>, path: Option<&RelPath>) -> Result<OwnedFd> {
+    let Some(path) = path else {
+        return open_dir(root, ".");
+    };
+    let mut at: Option<OwnedFd> = None;
+    for component in path.components() {
+        let next = match &at {
+            Some(dir) => open_dir(dir, component)?,
+            None => open_dir(root, component)?,
+        };
+        at = Some(next);
+    }
+    match at {
+        Some(dir) => Ok(dir),
+        None => open_dir(root, "."),
+    }
+}
+
+/// Opens the directory that holds `path`.
+pub(crate) fn open_parent(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd> {
+    // Paths come from the other machine, too. The private folder is no part of the tree, and whoever
+    // could write to it could forge the marker.
+    if path.components().any(|name| name == PRIVATE_DIR) {
+        return Err(Errno::PERM);
+    }
+    open_tree_dir(root, path.parent().as_ref())
+}
+
+/// Opens a regular file for reading, and tells what it is. Anything else is [`Errno::INVAL`].
+pub(crate) fn open_file(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<(File, Stat)> {
+    let file = openat(dir, name, READ_FLAGS, Mode::empty())?;
+    let stat = fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    Ok((File::from(file), stat))
+}
+
+/// Opens a regular file of the tree for reading.
+pub(crate) fn open_tree_file(root: BorrowedFd<'_>, path: &RelPath) -> Result<(File, Stat)> {
+    open_file(open_parent(root, path)?, path.name())
+}
+
+/// Makes a new file that only its owner may read.
+pub(crate) fn create_file(dir: impl AsFd, name: &str) -> Result<File> {
+    openat(dir, name, CREATE_FLAGS, Mode::RUSR | Mode::WUSR).map(File::from)
+}
+
+/// Tells what stands at a name, without following a link; `None` for nothing.
+pub(crate) fn stat_at(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<Option<Stat>> {
+    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lists the names in a directory, except `.` and `..`, in no order.
+///
+/// # Errors
+/// When the listing fails at any point: half a listing is never returned.
+pub(crate) fn list(dir: impl AsFd) -> Result<Vec<Box<[u8]>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
+}
+
+/// Returns the target of a link as bytes.
+pub(crate) fn read_link(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<Vec<u8>> {
+    rustix::fs::readlinkat(dir, name, Vec::new()).map(std::ffi::CString::into_bytes)
+}

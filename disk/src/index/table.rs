@@ -1,0 +1,236 @@
+//! The tables of the index, and how their rows are written.
+//!
+//! Each value is one byte with the version of its form, then postcard. A value of another version, or
+//! one that does not decode, makes the whole index damaged.
+
+use std::collections::HashSet;
+
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::chunk::Manifest;
+use shared::hash::ContentHash;
+use shared::path::RelPath;
+use shared::tree::{Base, BaseRow, Entry};
+use shared::wire::IndexId;
+
+use super::{Changes, Loaded, Tombstones};
+use crate::fingerprint::SeenRow;
+use crate::root::ReplicaId;
+
+const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
+const BASE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("base");
+const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
+const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+
+const INDEX_ID: &str = "index";
+const REPLICA_ID: &str = "replica";
+const SIDES: &str = "sides";
+
+const ROW_VERSION: u8 = 1;
+
+/// Reads everything; `None` when the index was never begun for this replica.
+pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded>, String> {
+    let txn = store.begin_read().map_err(text)?;
+    let notes = match txn.open_table(NOTES) {
+        Ok(notes) => notes,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(text(error)),
+    };
+    let owner: [u8; 16] = get(&notes, REPLICA_ID)?.ok_or("it has no owner")?;
+    if owner != replica.0 {
+        return Ok(None);
+    }
+    let id = IndexId(get(&notes, INDEX_ID)?.ok_or("it has no identity")?);
+    let notes = get(&notes, SIDES)?.ok_or("it has no notes")?;
+    let mut base = Vec::new();
+    for row in txn.open_table(BASE).map_err(text)?.iter().map_err(text)? {
+        let (path, row) = row.map_err(text)?;
+        base.push((parse(path.value())?, decode::<BaseRow>(row.value())?));
+    }
+    let base: Base = base.into_iter().collect();
+    let mut seen = Vec::new();
+    for row in txn.open_table(SEEN).map_err(text)?.iter().map_err(text)? {
+        let (path, row) = row.map_err(text)?;
+        let path = parse(path.value())?;
+        // One text in memory for both rows of a path.
+        let path = base
+            .get_key_value(&path)
+            .map_or(path, |(known, _)| known.clone());
+        seen.push((path, decode::<SeenRow>(row.value())?));
+    }
+    seen.sort_unstable_by(|(a, _): &(RelPath, SeenRow), (b, _)| a.cmp(b));
+    drop(txn);
+    drop_unused_manifests(store, &seen)?;
+    Ok(Some(Loaded {
+        id,
+        is_new: false,
+        base,
+        seen,
+        notes,
+    }))
+}
+
+/// Empties the index and gives it an identity.
+pub(super) fn begin(store: &Database, id: IndexId, replica: ReplicaId) -> Result<(), String> {
+    let txn = begin_write(store, Durability::Immediate)?;
+    for table in [SEEN, BASE, NOTES] {
+        txn.delete_table(table).map_err(text)?;
+        txn.open_table(table).map_err(text)?;
+    }
+    txn.delete_table(MANIFESTS).map_err(text)?;
+    txn.open_table(MANIFESTS).map_err(text)?;
+    {
+        let mut notes = txn.open_table(NOTES).map_err(text)?;
+        put(&mut notes, INDEX_ID, &id.0)?;
+        put(&mut notes, REPLICA_ID, &replica.0)?;
+        put(&mut notes, SIDES, &super::Notes::default())?;
+    }
+    txn.commit().map_err(text)
+}
+
+/// Writes changes and takes out tombstones that nobody needs any more.
+pub(super) fn write(
+    store: &Database,
+    changes: &Changes<'_>,
+    purged: &Tombstones,
+    durability: Durability,
+) -> Result<(), String> {
+    let txn = begin_write(store, durability)?;
+    write_seen(&txn, changes)?;
+    if changes.forget_base {
+        txn.delete_table(BASE).map_err(text)?;
+    }
+    {
+        let mut base = txn.open_table(BASE).map_err(text)?;
+        for (path, row) in changes.base {
+            put(&mut base, path.as_str(), row)?;
+        }
+        purge(&mut base, purged)?;
+    }
+    if let Some(notes) = &changes.notes {
+        put(&mut txn.open_table(NOTES).map_err(text)?, SIDES, notes)?;
+    }
+    txn.commit().map_err(text)
+}
+
+fn write_seen(txn: &WriteTransaction, changes: &Changes<'_>) -> Result<(), String> {
+    let mut seen = txn.open_table(SEEN).map_err(text)?;
+    for (path, row) in changes.seen {
+        match row {
+            Some(row) => put(&mut seen, path.as_str(), row)?,
+            None => {
+                seen.remove(path.as_str()).map_err(text)?;
+            }
+        }
+    }
+    let mut manifests = txn.open_table(MANIFESTS).map_err(text)?;
+    for manifest in changes.manifests {
+        let value = encode(manifest)?;
+        manifests
+            .insert(manifest.content().as_bytes(), value.as_slice())
+            .map_err(text)?;
+    }
+    Ok(())
+}
+
+fn purge(base: &mut redb::Table<'_, &str, &[u8]>, purged: &Tombstones) -> Result<(), String> {
+    for (batch, paths) in purged {
+        for path in paths {
+            // The path may have come back since.
+            let stands = get::<BaseRow>(base, path.as_str())?;
+            if stands.is_some_and(|row| row.entry.is_none() && row.batch == *batch) {
+                base.remove(path.as_str()).map_err(text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the chunks of a content.
+pub(super) fn manifest(store: &Database, content: ContentHash) -> Result<Option<Manifest>, String> {
+    let txn = store.begin_read().map_err(text)?;
+    let manifests = txn.open_table(MANIFESTS).map_err(text)?;
+    let value = manifests.get(content.as_bytes()).map_err(text)?;
+    value.map(|value| decode(value.value())).transpose()
+}
+
+fn drop_unused_manifests(store: &Database, seen: &[(RelPath, SeenRow)]) -> Result<(), String> {
+    let mut unused: HashSet<ContentHash> = HashSet::new();
+    let txn = store.begin_read().map_err(text)?;
+    for row in txn
+        .open_table(MANIFESTS)
+        .map_err(text)?
+        .iter()
+        .map_err(text)?
+    {
+        unused.insert(ContentHash::from_bytes(*row.map_err(text)?.0.value()));
+    }
+    for (_, row) in seen {
+        if let Entry::File { content, .. } = &row.entry {
+            unused.remove(content);
+        }
+    }
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let txn = begin_write(store, Durability::None)?;
+    {
+        let mut manifests = txn.open_table(MANIFESTS).map_err(text)?;
+        for content in &unused {
+            manifests.remove(content.as_bytes()).map_err(text)?;
+        }
+    }
+    txn.commit().map_err(text)
+}
+
+fn begin_write(store: &Database, durability: Durability) -> Result<WriteTransaction, String> {
+    let mut txn = store.begin_write().map_err(text)?;
+    txn.set_durability(durability).map_err(text)?;
+    // After a crash the file opens in a millisecond instead of being walked as a whole.
+    txn.set_quick_repair(matches!(durability, Durability::Immediate));
+    Ok(txn)
+}
+
+fn get<T: DeserializeOwned>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<T>, String> {
+    table
+        .get(key)
+        .map_err(text)?
+        .map(|value| decode(value.value()))
+        .transpose()
+}
+
+fn put(
+    table: &mut redb::Table<'_, &str, &[u8]>,
+    key: &str,
+    value: &impl Serialize,
+) -> Result<(), String> {
+    table.insert(key, encode(value)?.as_slice()).map_err(text)?;
+    Ok(())
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    postcard::to_extend(value, vec![ROW_VERSION]).map_err(text)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&ROW_VERSION, rest)) => postcard::from_bytes(rest).map_err(text),
+        Some((version, _)) => Err(format!("a row of version {version}")),
+        None => Err("an empty row".to_owned()),
+    }
+}
+
+fn parse(path: &str) -> Result<RelPath, String> {
+    RelPath::parse(path).map_err(text)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}

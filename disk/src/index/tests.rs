@@ -1,0 +1,61 @@
+use std::fs;
+
+use crate::lock;
+use crate::tests::{Bench, file, noise, op, path};
+
+#[test]
+fn a_damaged_index_is_moved_aside_and_made_anew() {
+    for damage in [&b"not an index at all"[..], &[0; 100_000], b""] {
+        let mut bench = Bench::new();
+        bench.apply(vec![op("a", None, file("1"))], &[b"1"]);
+        let (before, dir) = (bench.stored.index, bench.dir.path().join("state"));
+        let index = dir.join("index.redb");
+        let bench = bench.reopen_after(|| fs::write(&index, damage).expect("written"));
+        assert!(bench.stored.index_is_new);
+        assert_ne!(bench.stored.index, before);
+        assert!(bench.stored.base.is_empty() && bench.stored.seen_known.is_empty());
+        let aside = fs::read_dir(&dir).expect("listed").count() - 1;
+        assert_eq!(
+            aside,
+            usize::from(!damage.is_empty()),
+            "nothing is thrown away"
+        );
+        bench.look();
+        assert_eq!(bench.observed(), ["a file 1"]);
+    }
+}
+
+#[test]
+fn a_lost_index_is_a_new_one() {
+    let mut bench = Bench::new();
+    bench.apply(vec![op("a", None, file("1"))], &[b"1"]);
+    let state = bench.dir.path().join("state");
+    let bench = bench.reopen_after(|| fs::remove_dir_all(state).expect("gone"));
+    assert!(bench.stored.index_is_new && bench.stored.base.is_empty());
+}
+
+#[test]
+fn chunk_lists_that_nobody_needs_are_dropped() {
+    let bench = Bench::new();
+    bench.write("a", noise(200_000, 1));
+    bench.write("b", noise(200_000, 2));
+    bench.look();
+    let content = |bench: &Bench, name: &str| {
+        let seen = lock(&bench.replica.seen);
+        seen.row(&path(name)).expect("seen").entry.identity()
+    };
+    let (a, b) = (content(&bench, "a"), content(&bench, "b"));
+    fs::remove_file(bench.at("a")).expect("gone");
+    bench.look();
+    assert!(bench.replica.index.manifest(a).is_some());
+    let bench = bench.reopen();
+    assert!(bench.replica.index.manifest(a).is_none());
+    assert_eq!(
+        bench
+            .replica
+            .index
+            .manifest(b)
+            .map(|manifest| manifest.len()),
+        Some(200_000)
+    );
+}

@@ -1,0 +1,323 @@
+//! Kept: what was displaced from the tree.
+//!
+//! `kept/<id>` is the very file that stood at a path; nothing is copied. `catalogue.jsonl` has a line
+//! for each, written and durable *before* the file is displaced, so a crash never leaves one that
+//! nobody can find. A line whose file is not there says that the displacement did not happen. A later
+//! line with the same id corrects an earlier one; a torn last line is none.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use shared::control::Version;
+use shared::hash::ContentHash;
+use shared::path::RelPath;
+use shared::tree::Entry;
+use shared::utc::UtcMs;
+
+use crate::root::{Root, replace_private};
+use crate::volume::At;
+use crate::{Replica, fingerprint, handle, lock, read};
+
+const CATALOGUE: &str = "catalogue.jsonl";
+
+/// How much is kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLimits {
+    /// What is older goes.
+    pub age: Duration,
+    /// This much may be kept in any case, in bytes.
+    pub bytes_min: u64,
+    /// And this much of the size of the tree, in percent.
+    pub tree_percent: u8,
+    /// What is younger stays, however much it is.
+    pub age_min: Duration,
+}
+
+impl Default for KeptLimits {
+    /// 30 days; 1 GiB or 10 % of the tree, whichever is more; nothing younger than 24 hours goes.
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            age: 30 * DAY,
+            bytes_min: 1024 * 1024 * 1024,
+            tree_percent: 10,
+            age_min: DAY,
+        }
+    }
+}
+
+/// What pruning removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// How many versions.
+    pub versions: u64,
+    /// The bytes in them.
+    pub bytes: u64,
+}
+
+/// A line of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) at: UtcMs,
+    pub(crate) path: RelPath,
+    #[serde(flatten)]
+    pub(crate) what: What,
+    pub(crate) why: String,
+    pub(crate) node: String,
+    /// The inode of the staged file that was to take the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) staged: Option<u64>,
+}
+
+/// What was displaced, in words that a person who reads the catalogue understands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum What {
+    File {
+        content: String,
+        len: u64,
+        exec: bool,
+    },
+    Link {
+        target: Box<str>,
+    },
+    Dir,
+}
+
+impl From<&Entry> for What {
+    fn from(entry: &Entry) -> Self {
+        match entry {
+            Entry::File { content, len, exec } => Self::File {
+                content: content.to_string(),
+                len: *len,
+                exec: *exec,
+            },
+            Entry::Symlink { target } => Self::Link {
+                target: target.clone(),
+            },
+            Entry::Dir => Self::Dir,
+        }
+    }
+}
+
+/// Describes what lies at a name; `None` when it cannot be read.
+pub(crate) fn what_is(at: At<'_>, stat: &Stat) -> Option<What> {
+    match fingerprint::kind(stat) {
+        FileType::RegularFile => {
+            let (mut file, _) = handle::open_file(at.dir, at.name).ok()?;
+            let content = read::content_of(&mut file).ok()?;
+            let exec = fingerprint::is_exec(stat);
+            Some(What::File {
+                content: content.hash.to_string(),
+                len: content.len,
+                exec,
+            })
+        }
+        FileType::Symlink => {
+            let target = handle::read_link(at.dir, at.name).ok()?;
+            Some(What::Link {
+                target: String::from_utf8_lossy(&target).into(),
+            })
+        }
+        FileType::Directory => Some(What::Dir),
+        _ => None,
+    }
+}
+
+impl Line {
+    /// Returns what a person is shown.
+    pub(crate) fn version(&self) -> Version {
+        let (content, len) = match &self.what {
+            What::File { content, len, .. } => (content.parse::<ContentHash>().ok(), *len),
+            What::Link { .. } | What::Dir => (None, 0),
+        };
+        Version {
+            version: self.id.clone(),
+            at: self.at,
+            len,
+            content,
+            why: self.why.clone(),
+            node: self.node.clone(),
+        }
+    }
+}
+
+/// The store.
+pub(crate) struct Kept {
+    root: Arc<Root>,
+    pub(crate) node: String,
+    limits: KeptLimits,
+    /// The catalogue, open for appending.
+    catalogue: Mutex<File>,
+}
+
+impl Kept {
+    pub(crate) fn open(root: &Arc<Root>, node: &str, limits: KeptLimits) -> io::Result<Self> {
+        let catalogue = Mutex::new(open_catalogue(root)?);
+        Ok(Self {
+            root: root.clone(),
+            node: node.to_owned(),
+            limits,
+            catalogue,
+        })
+    }
+
+    /// Appends lines. They are durable only after [`Kept::sync`].
+    pub(crate) fn append(&self, lines: &[Line]) -> io::Result<()> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        let mut file = lock(&self.catalogue);
+        let whole = file.metadata()?.len();
+        file.write_all(&text).inspect_err(|_| {
+            // Half a line would swallow the next one.
+            file.set_len(whole).ok();
+        })
+    }
+
+    /// Makes appended lines durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        lock(&self.catalogue).sync_data()
+    }
+
+    /// Returns all lines, oldest first, each id once.
+    pub(crate) fn lines(&self) -> io::Result<Vec<Line>> {
+        let mut file = lock(&self.catalogue);
+        read_lines(&mut file)
+    }
+
+    /// Returns the lines about a path whose file is there, the latest first.
+    pub(crate) fn of_path(&self, path: &RelPath) -> io::Result<Vec<Line>> {
+        let mut found = self.lines()?;
+        found.retain(|line| line.path == *path && line.what != What::Dir && self.holds(&line.id));
+        found.sort_by_key(|line| std::cmp::Reverse(line.at));
+        Ok(found)
+    }
+
+    fn holds(&self, id: &str) -> bool {
+        matches!(handle::stat_at(&self.root.kept, id), Ok(Some(_)))
+    }
+
+    /// Removes what is too old or too much, the oldest first.
+    pub(crate) fn prune(&self, now: UtcMs, tree_bytes: u64) -> io::Result<Pruned> {
+        let mut catalogue = lock(&self.catalogue);
+        let lines = read_lines(&mut catalogue)?;
+        let mut there = Vec::new();
+        for line in lines {
+            if let Some(stat) = handle::stat_at(&self.root.kept, line.id.as_str())? {
+                there.push((line, fingerprint::len(&stat)));
+            }
+        }
+        let percent = u128::from(tree_bytes) * u128::from(self.limits.tree_percent) / 100;
+        let most = u64::try_from(percent)
+            .unwrap_or(u64::MAX)
+            .max(self.limits.bytes_min);
+        let mut total: u64 = there.iter().map(|(_, len)| len).sum();
+        let mut pruned = Pruned::default();
+        let mut staying = Vec::new();
+        there.sort_by_key(|(line, _)| line.at);
+        for (line, len) in there {
+            let age = Duration::from_millis(now.0.saturating_sub(line.at.0));
+            if age < self.limits.age_min || (age <= self.limits.age && total <= most) {
+                staying.push(line);
+                continue;
+            }
+            self.remove(&line)?;
+            total -= len;
+            pruned.versions += 1;
+            pruned.bytes += len;
+        }
+        let mut text = Vec::new();
+        for line in &staying {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        replace_private(&self.root.kept, CATALOGUE, &text)?;
+        *catalogue = open_catalogue(&self.root)?;
+        Ok(pruned)
+    }
+
+    fn remove(&self, line: &Line) -> io::Result<()> {
+        let flags = if line.what == What::Dir {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        match unlinkat(&self.root.kept, line.id.as_str(), flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Replica {
+    /// Returns the kept versions of a path, the latest first.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn versions(&self, path: &RelPath) -> io::Result<Vec<Version>> {
+        Ok(self.kept.of_path(path)?.iter().map(Line::version).collect())
+    }
+}
+
+fn open_catalogue(root: &Root) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(
+        &root.kept,
+        CATALOGUE,
+        flags,
+        Mode::RUSR | Mode::WUSR,
+    )?);
+    // A torn last line must not swallow the first one that is appended now.
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
+fn read_lines(file: &mut File) -> io::Result<Vec<Line>> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    let mut lines: Vec<Line> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<Line>(line) else {
+            continue;
+        };
+        match places.get(&line.id) {
+            Some(&place) => lines[place] = line,
+            None => {
+                places.insert(line.id.clone(), lines.len());
+                lines.push(line);
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// Returns a new name for something staged or kept: the time, so that names sort by age, and a number
+/// that no other one in this process has.
+pub(crate) fn new_id(now: UtcMs) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & 0xf_ffff;
+    format!("{:011x}{count:05x}", now.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! Everything that touches the files of one root. Never here: another machine, a plan.
+//!
+//! A [`Replica`] is one root with its private folder and its index. It does five things, each in a
+//! module of its own, in the order of a changed file's way:
+//!
+//! * [`watch`] and [`quiet`] say where something moved (a hint) and when it has come to rest;
+//! * [`Replica::look`] compares the tree with what was *seen* before, and reports the differences;
+//! * [`Replica::give`] reads content for the other side;
+//! * [`Replica::take`] stages content beside the tree, verified;
+//! * [`Replica::apply`] swaps it in, keeps what was displaced, and records the new *base*.
+//!
+//! All of it is synchronous and may be called by several threads at once. What becomes true on the
+//! disk is told through one [`Sink`], in the order in which it became true.
+
+pub mod looks;
+pub mod quiet;
+pub mod watch;
+
+mod apply;
+mod error;
+mod fingerprint;
+mod give;
+mod handle;
+mod index;
+mod kept;
+mod look;
+mod read;
+mod restore;
+mod root;
+mod rules;
+mod scan;
+mod seen;
+mod stage;
+mod trouble;
+mod volume;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use shared::hash::ContentHash;
+use shared::ignore::Rules;
+use shared::path::RelPath;
+use shared::transfer::Outcome;
+use shared::tree::{Base, Entry, Gen, Sight};
+use shared::utc::UtcMs;
+use shared::wire::{AgreedRow, IndexId};
+
+pub use error::{DiskError, IndexError, LookError, OpenRefused, RestoreError};
+pub use index::Notes;
+pub use kept::{KeptLimits, Pruned};
+pub use look::{Look, Looked};
+pub use root::{NotAReplicaId, ReplicaId};
+pub use rules::RulesFile;
+pub use stage::{Staged, Taking};
+
+use index::{Changes, Index};
+use kept::Kept;
+use root::Root;
+use seen::Seen;
+
+/// Threads that walk and hash.
+const LOOK_THREADS: usize = 2;
+
+/// Where a replica is.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The folder that is kept equal.
+    pub root: PathBuf,
+    /// The state folder in the node's home: the index lives there.
+    pub state: PathBuf,
+}
+
+/// What became true on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A look, or a restore, found this.
+    Observed(Vec<(RelPath, Sight)>),
+    /// A batch was carried out; what is [`Outcome::Done`] is durable.
+    Applied {
+        /// The batch.
+        batch: Gen,
+        /// One for each of its operations.
+        outcomes: Vec<Outcome>,
+    },
+}
+
+/// Takes the reports, in the order in which they became true. It is called with a lock of the replica
+/// held: it must neither block nor call the replica.
+pub type Sink = Box<dyn Fn(Report) + Send + Sync>;
+
+/// What was stored when the replica was opened.
+#[derive(Debug)]
+pub struct Stored {
+    /// What both sides agreed on.
+    pub base: Base,
+    /// What was seen last time: to be taken as observed until the first look of the whole tree has
+    /// corrected it. That look also says what became of the rows of `base` that are not in here.
+    pub seen_known: Vec<(RelPath, Entry)>,
+    /// The identity of the index.
+    pub index: IndexId,
+    /// Whether the index was made just now, because there was none, or a damaged or foreign one.
+    pub index_is_new: bool,
+    /// What the sides noted.
+    pub notes: Notes,
+}
+
+/// One root with its private folder and its index.
+pub struct Replica {
+    root: Arc<Root>,
+    index: Index,
+    seen: Mutex<Seen>,
+    rules: RwLock<CurrentRules>,
+    kept: Kept,
+    sink: Sink,
+    /// Contents that are being staged resumably now.
+    staging: Arc<Mutex<HashSet<ContentHash>>>,
+    /// Held by whoever changes the tree.
+    applying: Mutex<()>,
+    /// Whether the volume cannot exchange two names.
+    weaker: AtomicBool,
+    mismatches: Arc<AtomicU64>,
+    pool: rayon::ThreadPool,
+    #[cfg(test)]
+    hook: Mutex<Option<apply::Hook>>,
+}
+
+struct CurrentRules {
+    rules: Arc<Rules>,
+    /// Whether paths that were seen before have to be checked against them at the next full look.
+    are_new: bool,
+}
+
+impl Replica {
+    /// Opens a root: locks it, checks its marker, ends what a crash left half done, and loads the
+    /// index.
+    ///
+    /// `expected` is the replica that the root must be. `None` makes it a new one with an empty index;
+    /// a marker of the past is replaced, since without its base nothing can be taken for deleted.
+    /// `node` is the name under which versions are kept here.
+    ///
+    /// # Errors
+    /// [`OpenRefused`]; then nothing was changed in the tree.
+    pub fn open(
+        places: &Places,
+        expected: Option<ReplicaId>,
+        rules: Rules,
+        node: &str,
+        limits: KeptLimits,
+        sink: Sink,
+    ) -> Result<(Self, Stored), OpenRefused> {
+        let root = Arc::new(Root::open(&places.root, expected)?);
+        let (index, mut loaded) = Index::open(&places.state, root.id)?;
+        let not_writable = |path: PathBuf| move |source| OpenRefused::NotWritable { path, source };
+        let kept =
+            Kept::open(&root, node, limits).map_err(not_writable(root.private_path("kept")))?;
+        // An index that is new has forgotten with whom anything was agreed.
+        let unrecorded = if loaded.is_new {
+            Vec::new()
+        } else {
+            apply::intent::recover(&root, &loaded.base)
+                .map_err(not_writable(root.private_path("intent")))?
+        };
+        if let Some(batch) = unrecorded.iter().map(|(_, row)| row.batch).max() {
+            loaded.notes.last_batch = loaded.notes.last_batch.max(batch);
+            let notes = Some(loaded.notes.clone());
+            let changes = Changes {
+                base: &unrecorded,
+                notes,
+                ..Changes::default()
+            };
+            index.write(&changes, true)?;
+            tracing::info!(
+                rows = unrecorded.len(),
+                batch = batch.0,
+                "recorded what a crash had left unrecorded"
+            );
+            loaded.base.extend(unrecorded);
+        }
+        apply::recover(&root, &kept).map_err(not_writable(root.private_path("stage")))?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(LOOK_THREADS)
+            .thread_name(|number| format!("look-{number}"))
+            .build()
+            .map_err(std::io::Error::other)
+            .map_err(not_writable(root.path.clone()))?;
+
+        let seen_known = loaded
+            .seen
+            .iter()
+            .map(|(path, row)| (path.clone(), row.entry.clone()))
+            .collect();
+        let stored = Stored {
+            seen_known,
+            index: loaded.id,
+            index_is_new: loaded.is_new,
+            notes: loaded.notes,
+            base: loaded.base,
+        };
+        let replica = Self {
+            seen: Mutex::new(Seen::new(loaded.seen, &stored.base)),
+            root,
+            index,
+            rules: RwLock::new(CurrentRules {
+                rules: Arc::new(rules),
+                are_new: true,
+            }),
+            kept,
+            sink,
+            staging: Arc::default(),
+            applying: Mutex::new(()),
+            weaker: AtomicBool::new(false),
+            mismatches: Arc::default(),
+            pool,
+            #[cfg(test)]
+            hook: Mutex::new(None),
+        };
+        Ok((replica, stored))
+    }
+
+    /// Returns the identity in the root's marker.
+    pub fn id(&self) -> ReplicaId {
+        self.root.id
+    }
+
+    /// Returns where the root is, links resolved.
+    pub fn root(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// Returns the notes as they are stored.
+    pub fn notes(&self) -> Notes {
+        self.index.notes()
+    }
+
+    /// Says whether the volume turned out not to exchange two names in one step, so that a file that
+    /// is saved in the very moment of a replacement is found in the kept store instead of in place.
+    pub fn weaker(&self) -> bool {
+        self.weaker.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many contents arrived with a wrong hash since this was opened.
+    pub fn mismatches(&self) -> u64 {
+        self.mismatches.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the ignore rules. The next look of the whole tree applies them to paths that were seen
+    /// before.
+    pub fn set_rules(&self, rules: Rules) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *current = CurrentRules {
+            rules: Arc::new(rules),
+            are_new: true,
+        };
+    }
+
+    /// Records what both sides agreed on without a change here. When it returns, the rows are durable.
+    ///
+    /// The notes replace those that are stored, except that `resolved` and `last_batch` never go back.
+    /// Tombstones of batches up to `resolved` are forgotten. `sync_tree` makes everything durable that
+    /// was written on the root's volume before, for rows that were found equal on both sides: a power
+    /// cut must not take the content of what counts as agreed.
+    ///
+    /// # Errors
+    /// [`DiskError`]; then none of it counts as recorded.
+    pub fn commit(
+        &self,
+        rows: &[AgreedRow],
+        notes: Notes,
+        resolved: Gen,
+        sync_tree: bool,
+    ) -> Result<(), DiskError> {
+        if sync_tree {
+            volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root))
+                .map_err(DiskError::io("making the tree durable", &self.root.path))?;
+        }
+        let stored = self.index.notes();
+        let notes = Notes {
+            resolved: notes.resolved.max(resolved).max(stored.resolved),
+            last_batch: notes.last_batch.max(stored.last_batch),
+            ..notes
+        };
+        let changes = Changes {
+            base: rows,
+            notes: Some(notes),
+            ..Changes::default()
+        };
+        Ok(self.index.write(&changes, true)?)
+    }
+
+    /// Forgets the base, durably: the trees are going to be united without a deletion.
+    ///
+    /// # Errors
+    /// [`DiskError::Index`]; then the base stands.
+    pub fn forget_base(&self, notes: Notes) -> Result<(), DiskError> {
+        let changes = Changes {
+            forget_base: true,
+            notes: Some(notes),
+            ..Changes::default()
+        };
+        Ok(self.index.write(&changes, true)?)
+    }
+
+    /// Removes kept versions that are too old or too many.
+    ///
+    /// # Errors
+    /// Those of the file system; then some may be removed already, and the others are intact.
+    pub fn prune_kept(&self, now: UtcMs) -> std::io::Result<Pruned> {
+        // An apply's lines stand in the catalogue before their files are there.
+        let _no_apply = lock(&self.applying);
+        let tree_bytes = lock(&self.seen).bytes();
+        self.kept.prune(now, tree_bytes)
+    }
+
+    fn rules(&self) -> (Arc<Rules>, bool) {
+        let current = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        (current.rules.clone(), current.are_new)
+    }
+
+    /// Notes that a whole look went by these rules, unless others came meanwhile.
+    fn rules_applied(&self, rules: &Arc<Rules>) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current.rules, rules) {
+            current.are_new = false;
+        }
+    }
+}
+
+/// Locks, also after another thread panicked while it held the lock: each holder leaves the data whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn utc_now() -> UtcMs {
+    UtcMs(u64::try_from(fingerprint::now_ns() / 1_000_000).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! When to look: hints that have come to rest, sweeps that are due, paths that were still moving.
+//!
+//! Pure: the time is an argument. A sweep and looks at single paths may run side by side, so a note
+//! does not wait for a large file that is being hashed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shared::path::RelPath;
+
+use crate::look::Look;
+use crate::quiet::Quiet;
+
+/// Most looks at single paths that run at once.
+const PATH_LOOKS_MAX: usize = 3;
+/// Wait before a path is looked at again that changed while it was read.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The share of one core that sweeps may take while the event stream is whole, as 1/n.
+const SWEEP_SHARE: u32 = 330;
+/// Longest stretch of the interval between two sweeps.
+const STRETCH_MAX: u32 = 20;
+
+/// The number of a look; a sweep that was asked for is known by it.
+pub type LookId = u64;
+
+/// Decides when to look at what.
+#[derive(Debug)]
+pub struct Looks {
+    quiet: Quiet,
+    interval: Duration,
+    /// Whether events may be missing: then sweeps are never stretched.
+    degraded: bool,
+    again: BTreeMap<RelPath, Instant>,
+    next_sweep: Instant,
+    /// Sweeps that somebody waits for and that have not started.
+    asked: Vec<LookId>,
+    sweeping: Option<Sweeping>,
+    path_looks: usize,
+    last_id: LookId,
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Sweeping {
+    since: Instant,
+    answers: Vec<LookId>,
+}
+
+impl Looks {
+    /// Starts with a sweep that is due at once, then one each `interval`.
+    pub fn new(quiet: Quiet, interval: Duration, now: Instant) -> Self {
+        Self {
+            quiet,
+            interval,
+            degraded: false,
+            again: BTreeMap::new(),
+            next_sweep: now,
+            asked: Vec::new(),
+            sweeping: None,
+            path_looks: 0,
+            last_id: 0,
+            swept: false,
+        }
+    }
+
+    /// Takes a hint that something moved near `path`.
+    pub fn hint(&mut self, path: RelPath, closed: bool, now: Instant) {
+        self.quiet.hint(path, closed, now);
+    }
+
+    /// Says that events may be missing from now on.
+    pub fn degrade(&mut self, now: Instant) {
+        self.degraded = true;
+        self.next_sweep = self.next_sweep.min(now);
+    }
+
+    /// Makes a sweep due that nobody waits for.
+    pub fn sweep(&mut self, now: Instant) {
+        self.next_sweep = now;
+    }
+
+    /// Asks for a sweep that starts after this call; [`Looks::swept`] returns the number when it is
+    /// done.
+    pub fn ask_sweep(&mut self) -> LookId {
+        self.last_id += 1;
+        self.asked.push(self.last_id);
+        self.last_id
+    }
+
+    /// Returns the next look to start. Call until it returns `None`.
+    pub fn poll(&mut self, now: Instant) -> Option<Look> {
+        if self.quiet.overflowed() {
+            self.sweep(now);
+        }
+        if self.sweeping.is_none() && (!self.asked.is_empty() || now >= self.next_sweep) {
+            self.sweeping = Some(Sweeping {
+                since: now,
+                answers: std::mem::take(&mut self.asked),
+            });
+            return Some(Look::All);
+        }
+        if self.path_looks >= PATH_LOOKS_MAX {
+            return None;
+        }
+        let mut paths = self.quiet.ready(now);
+        paths.extend(
+            self.again
+                .extract_if(.., |_, due| *due <= now)
+                .map(|(path, _)| path),
+        );
+        if paths.is_empty() {
+            return None;
+        }
+        self.path_looks += 1;
+        Some(Look::Paths(paths))
+    }
+
+    /// Takes the end of a look at single paths.
+    pub fn looked(&mut self, again: Vec<RelPath>, now: Instant) {
+        self.path_looks = self.path_looks.saturating_sub(1);
+        self.later(again, now);
+    }
+
+    /// Takes the end of a sweep and returns the numbers of those who waited for it.
+    pub fn swept(&mut self, again: Vec<RelPath>, now: Instant) -> Vec<LookId> {
+        self.later(again, now);
+        self.swept = true;
+        let Some(sweep) = self.sweeping.take() else {
+            return Vec::new();
+        };
+        let took = now.saturating_duration_since(sweep.since);
+        let stretched = if self.degraded {
+            self.interval
+        } else {
+            (took * SWEEP_SHARE).min(self.interval * STRETCH_MAX)
+        };
+        self.next_sweep = now + self.interval.max(stretched);
+        sweep.answers
+    }
+
+    /// Takes a sweep that failed. Whoever waited for it goes on waiting for the next.
+    pub fn sweep_failed(&mut self, now: Instant) {
+        if let Some(sweep) = self.sweeping.take() {
+            self.asked.extend(sweep.answers);
+        }
+        self.next_sweep = now + self.interval;
+    }
+
+    /// Returns when [`Looks::poll`] wants to be called at the latest.
+    pub fn next(&self) -> Option<Instant> {
+        let sweep = self.sweeping.is_none().then_some(self.next_sweep);
+        let paths = if self.path_looks < PATH_LOOKS_MAX {
+            [self.quiet.next(), self.again.values().min().copied()]
+                .into_iter()
+                .flatten()
+                .min()
+        } else {
+            None
+        };
+        [sweep, paths].into_iter().flatten().min()
+    }
+
+    /// Says whether a whole sweep has been completed since the start.
+    pub fn has_swept(&self) -> bool {
+        self.swept
+    }
+
+    /// Says whether events may be missing.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// Says whether nothing is hinted at, put off or being looked at, sweeps that are merely due by
+    /// the clock aside.
+    pub fn is_idle(&self) -> bool {
+        let asked = self
+            .sweeping
+            .as_ref()
+            .map_or(&self.asked, |sweep| &sweep.answers);
+        self.quiet.next().is_none()
+            && self.again.is_empty()
+            && self.path_looks == 0
+            && self.asked.is_empty()
+            && asked.is_empty()
+    }
+
+    fn later(&mut self, again: Vec<RelPath>, now: Instant) {
+        self.again
+            .extend(again.into_iter().map(|path| (path, now + AGAIN_AFTER)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(30);
+
+fn start() -> (Looks, Instant) {
+    let now = Instant::now();
+    (Looks::new(Quiet::new(None), INTERVAL, now), now)
+}
+
+fn path(raw: &str) -> RelPath {
+    RelPath::parse(raw).unwrap()
+}
+
+fn is_sweep(look: &Option<Look>) -> bool {
+    matches!(look, Some(Look::All))
+}
+
+fn paths(look: Option<Look>) -> Vec<String> {
+    match look {
+        Some(Look::Paths(paths)) => paths.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_look_is_a_sweep_and_then_one_each_interval() {
+    let (mut looks, now) = start();
+    assert!(!looks.has_swept());
+    assert!(is_sweep(&looks.poll(now)));
+    assert!(looks.poll(now).is_none(), "one at a time");
+    looks.swept(vec![], now);
+    assert!(looks.has_swept());
+    assert!(looks.poll(now + INTERVAL / 2).is_none());
+    assert!(is_sweep(&looks.poll(now + INTERVAL)));
+}
+
+#[test]
+fn a_slow_sweep_stretches_the_interval_unless_events_may_be_missing() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    let slow = now + Duration::from_secs(1);
+    looks.swept(vec![], slow);
+    assert!(looks.poll(slow + INTERVAL).is_none());
+    assert!(is_sweep(&looks.poll(slow + Duration::from_secs(330))));
+    looks.swept(vec![], slow + Duration::from_secs(331));
+    looks.degrade(slow + Duration::from_secs(332));
+    let later = slow + Duration::from_secs(332);
+    assert!(is_sweep(&looks.poll(later)));
+    looks.swept(vec![], later + Duration::from_secs(1));
+    assert!(is_sweep(
+        &looks.poll(later + Duration::from_secs(1) + INTERVAL)
+    ));
+}
+
+#[test]
+fn a_hint_is_looked_at_beside_a_running_sweep() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    looks.hint(path("a"), true, now);
+    assert_eq!(paths(looks.poll(now)), ["a"]);
+    assert!(!looks.is_idle());
+    looks.looked(vec![], now);
+    assert!(
+        looks.is_idle(),
+        "a sweep that is merely due by the clock keeps nobody waiting"
+    );
+}
+
+#[test]
+fn a_sweep_that_was_asked_for_starts_after_the_question() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    let asked = looks.ask_sweep();
+    assert!(looks.swept(vec![], now).is_empty(), "this one began before");
+    assert!(is_sweep(&looks.poll(now)));
+    assert!(!looks.is_idle());
+    assert_eq!(looks.swept(vec![], now), [asked]);
+    assert!(looks.is_idle());
+}
+
+#[test]
+fn a_sweep_that_failed_is_owed() {
+    let (mut looks, now) = start();
+    looks.poll(now);
+    looks.swept(vec![], now);
+    let asked = looks.ask_sweep();
+    assert!(is_sweep(&looks.poll(now)));
+    looks.sweep_failed(now);
+    assert!(is_sweep(&looks.poll(now)));
+    assert_eq!(looks.swept(vec![], now), [asked]);
+}
+
+#[test]
+fn what_moved_while_it_was_read_is_read_again() {
+    let (mut looks, now) = start();
+    looks.poll(now);
+    looks.swept(vec![path("a")], now);
+    assert!(!looks.is_idle());
+    assert!(looks.poll(now).is_none());
+    assert_eq!(looks.next(), Some(now + AGAIN_AFTER));
+    assert_eq!(paths(looks.poll(now + AGAIN_AFTER)), ["a"]);
+}

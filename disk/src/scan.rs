@@ -1,0 +1,593 @@
+//! Scan: walks the tree, or parts of it, and finds what is not as it was seen.
+//!
+//! A directory is listed and each name in it is looked at once (`getdents`, then `stat` relative to
+//! the directory's handle). Names are merged with what is known about that directory, so a walk over
+//! an unchanged tree allocates next to nothing. Files whose fingerprint changed are read in groups.
+//! Two threads share the work.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rayon::Scope;
+use rustix::fs::{FileType, Stat, fstat};
+use rustix::io::Errno;
+use shared::hash::ContentHash;
+use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
+use shared::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX, PathRefused, RelPath};
+use shared::tree::{Entry, Obstacle};
+
+use crate::error::LookError;
+use crate::fingerprint::{self, Fingerprint, SeenRow};
+use crate::look::{Finding, Found, Open};
+use crate::read::{Reader, Reading};
+use crate::seen::Slot;
+use crate::{Replica, handle, lock, root};
+
+/// Findings that are written down together.
+const BATCH: usize = 500;
+/// Files that one task reads.
+const READ_GROUP: usize = 64;
+/// A file of this length is not worth making others wait for.
+const LONG_BYTES: u64 = 8 * 1024 * 1024;
+/// Deeper directories are opened from the root again instead of keeping all handles above them open.
+const HELD_DEPTH_MAX: usize = 32;
+
+/// One walk.
+pub(crate) struct Pass<'a> {
+    replica: &'a Replica,
+    rules: Arc<Rules>,
+    /// Whether paths that were seen before have to be checked against the rules.
+    recheck: bool,
+    stop: &'a AtomicBool,
+    found: Mutex<Vec<Finding>>,
+    absent: Mutex<Vec<Finding>>,
+    unblocked: Mutex<Vec<Finding>>,
+    open: Mutex<Open>,
+    failure: Mutex<Option<LookError>>,
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What a walk leaves to be told at its end.
+pub(crate) struct Outcome {
+    /// Directories that were blocked before. Everything in them has been told.
+    pub(crate) unblocked: Vec<Finding>,
+    pub(crate) open: Open,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A directory to visit.
+struct Visit {
+    /// `None` is the root.
+    path: Option<RelPath>,
+    /// The directory above it; `None` when it has to be opened from the root.
+    above: Option<Arc<OwnedFd>>,
+    before: Option<Slot>,
+    /// Whether directories in it are visited although they are known.
+    whole: bool,
+    depth: usize,
+}
+
+/// A name in a directory.
+struct Child {
+    path: RelPath,
+    before: Option<Slot>,
+    stat: Stat,
+}
+
+impl<'a> Pass<'a> {
+    pub(crate) fn new(
+        replica: &'a Replica,
+        rules: Arc<Rules>,
+        recheck: bool,
+        stop: &'a AtomicBool,
+    ) -> Self {
+        Self {
+            replica,
+            rules,
+            recheck,
+            stop,
+            found: Mutex::default(),
+            absent: Mutex::default(),
+            unblocked: Mutex::default(),
+            open: Mutex::default(),
+            failure: Mutex::default(),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Walks the whole tree.
+    pub(crate) fn whole<'s>(&'s self, scope: &Scope<'s>) {
+        let root = Visit {
+            path: None,
+            above: None,
+            before: None,
+            whole: true,
+            depth: 0,
+        };
+        self.visit(scope, root);
+    }
+
+    /// Looks at some paths. Nothing above them is unknown.
+    pub(crate) fn some<'s>(&'s self, scope: &Scope<'s>, paths: BTreeSet<RelPath>) {
+        for path in paths {
+            if self.ended() {
+                return;
+            }
+            self.one(scope, path);
+        }
+    }
+
+    /// Tells the rest. Absences come last.
+    pub(crate) fn finish(self) -> Result<Outcome, LookError> {
+        self.flush();
+        let absent = std::mem::take(&mut *lock(&self.absent));
+        let stopped = self.stop.load(Ordering::Relaxed);
+        if !absent.is_empty() && !stopped && lock(&self.failure).is_none() {
+            self.write_down(absent);
+        }
+        if let Some(failure) = lock(&self.failure).take() {
+            return Err(failure);
+        }
+        let unblocked = std::mem::take(&mut *lock(&self.unblocked));
+        let open = std::mem::take(&mut *lock(&self.open));
+        let files = self.files.load(Ordering::Relaxed);
+        Ok(Outcome {
+            unblocked,
+            open,
+            files,
+            bytes: self.bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    fn ended(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || lock(&self.failure).is_some()
+    }
+
+    /// Looks at one path, or, when the directory that held it is gone, at what is left above.
+    fn one<'s>(&'s self, scope: &Scope<'s>, path: RelPath) {
+        let parent = match handle::open_parent(self.replica.root.as_fd(), &path) {
+            Ok(parent) => parent,
+            Err(error) if is_passing(error) => return self.unknown(path),
+            // Whatever is the matter, it is above.
+            Err(error) => {
+                return match path.parent() {
+                    Some(parent) => self.one(scope, parent),
+                    None => {
+                        let root = self.replica.root.path.clone();
+                        self.fail(LookError::RootUnreadable {
+                            root,
+                            source: error.into(),
+                        });
+                    }
+                };
+            }
+        };
+        let before = lock(&self.replica.seen).get(&path).cloned();
+        let stat = match handle::stat_at(&parent, path.name()) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return self.gone(path, before),
+            Err(error) => return self.refused(path, before, error),
+        };
+        let parent = Arc::new(parent);
+        let mut unread = Vec::new();
+        let known_dir = before.as_ref().is_some_and(Slot::is_dir);
+        let depth = path.components().count();
+        if known_dir && fingerprint::kind(&stat) == FileType::Directory {
+            let above = Some(parent);
+            self.visit(
+                scope,
+                Visit {
+                    path: Some(path),
+                    above,
+                    before,
+                    whole: false,
+                    depth,
+                },
+            );
+        } else {
+            self.child(
+                scope,
+                &parent,
+                Child { path, before, stat },
+                true,
+                depth,
+                &mut unread,
+            );
+            self.spawn_reads(scope, &parent, unread);
+        }
+    }
+
+    /// Lists a directory and looks at everything directly in it.
+    fn visit<'s>(&'s self, scope: &Scope<'s>, visit: Visit) {
+        if self.ended() {
+            return;
+        }
+        let opened = match (&visit.above, &visit.path) {
+            (Some(above), Some(path)) => handle::open_dir(above, path.name()),
+            (_, path) => handle::open_tree_dir(self.replica.root.as_fd(), path.as_ref()),
+        };
+        let listed = opened.and_then(|dir| {
+            let names = handle::list(&dir)?;
+            let foreign = fingerprint::device(&fstat(&dir)?) != self.replica.root.device;
+            Ok((Arc::new(dir), names, foreign))
+        });
+        let (dir, names, foreign) = match (listed, &visit.path) {
+            (Ok(listed), _) => listed,
+            (Err(error), Some(path)) => return self.refused(path.clone(), visit.before, error),
+            (Err(error), None) => {
+                let root = self.replica.root.path.clone();
+                return self.fail(LookError::RootUnreadable {
+                    root,
+                    source: error.into(),
+                });
+            }
+        };
+        if let Some(path) = &visit.path {
+            if names.iter().any(|name| **name == *PRIVATE_DIR.as_bytes()) && root::is_root(&dir) {
+                return self.blocked(path.clone(), visit.before, Obstacle::OtherRoot);
+            }
+            if names.is_empty() && !foreign && was_mount(visit.before.as_ref()) {
+                let found = Found::Blocked {
+                    obstacle: Obstacle::Unreadable,
+                    lost_mount: true,
+                };
+                return self.push(Finding {
+                    path: path.clone(),
+                    before: visit.before,
+                    found,
+                });
+            }
+            self.directory_is(path, visit.before, foreign);
+        }
+        let mut unread = Vec::new();
+        let known = lock(&self.replica.seen).children(visit.path.as_ref());
+        for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
+            let Some(name) = name else {
+                self.gone(path, before);
+                continue;
+            };
+            if let Some(obstacle) = name.obstacle {
+                self.blocked(path, before, obstacle);
+                continue;
+            }
+            match handle::stat_at(&dir, path.name()) {
+                Ok(Some(stat)) => {
+                    let child = Child { path, before, stat };
+                    self.child(
+                        scope,
+                        &dir,
+                        child,
+                        visit.whole,
+                        visit.depth + 1,
+                        &mut unread,
+                    );
+                }
+                Ok(None) => self.gone(path, before),
+                Err(error) => self.refused(path, before, error),
+            }
+        }
+        self.spawn_reads(scope, &dir, unread);
+    }
+
+    /// Merges the names in a directory with what is known there. A path without a name is gone.
+    fn merge(
+        dir: Option<&RelPath>,
+        names: Vec<Box<[u8]>>,
+        known: Vec<(RelPath, Slot)>,
+    ) -> Vec<(RelPath, Option<Name>, Option<Slot>)> {
+        let mut there: Vec<Name> = names
+            .into_iter()
+            .map(|raw| Name::of(dir, raw))
+            .filter(Name::is_ours)
+            .collect();
+        there.sort_unstable_by(|a, b| a.shown.cmp(&b.shown));
+        let mut merged = Vec::with_capacity(there.len());
+        let mut known = known.into_iter().peekable();
+        for name in there {
+            while let Some((path, slot)) = known.next_if(|(path, _)| path.name() < &*name.shown) {
+                merged.push((path, None, Some(slot)));
+            }
+            match known.next_if(|(path, _)| path.name() == name.shown) {
+                Some((path, slot)) => merged.push((path, Some(name), Some(slot))),
+                None => match join(dir, &name.shown) {
+                    Some(path) => merged.push((path, Some(name), None)),
+                    None => tracing::warn!(name = name.shown, "a name has no place in the tree"),
+                },
+            }
+        }
+        merged.extend(known.map(|(path, slot)| (path, None, Some(slot))));
+        merged
+    }
+
+    fn child<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        dir: &Arc<OwnedFd>,
+        child: Child,
+        whole: bool,
+        depth: usize,
+        unread: &mut Vec<(RelPath, Option<Slot>)>,
+    ) {
+        let Child { path, before, stat } = child;
+        let kind = fingerprint::kind(&stat);
+        let row = before.as_ref().and_then(Slot::row);
+        let same_kind = row.is_some_and(|row| kind_of(&row.entry) == kind);
+        if (self.recheck || !same_kind) && self.rules.ignores(&path, kind == FileType::Directory) {
+            return self.blocked(path, before, Obstacle::Ignored);
+        }
+        let print = Fingerprint::of(&stat, self.replica.root.device);
+        match kind {
+            FileType::Directory if same_kind && !whole => {}
+            FileType::Directory => {
+                let above = (depth <= HELD_DEPTH_MAX).then(|| dir.clone());
+                let visit = Visit {
+                    path: Some(path),
+                    above,
+                    before,
+                    whole: true,
+                    depth,
+                };
+                scope.spawn(move |scope| self.visit(scope, visit));
+            }
+            FileType::RegularFile => {
+                self.files.fetch_add(1, Ordering::Relaxed);
+                if !row.is_some_and(|row| same_kind && row.print == print && !row.racy) {
+                    unread.push((path, before));
+                }
+            }
+            FileType::Symlink => {
+                if !row.is_some_and(|row| same_kind && row.print == print) {
+                    self.symlink(dir, path, before, print);
+                }
+            }
+            _ => self.blocked(path, before, Obstacle::Special),
+        }
+    }
+
+    fn symlink(&self, dir: &OwnedFd, path: RelPath, before: Option<Slot>, print: Fingerprint) {
+        match handle::read_link(dir, path.name()).map(String::from_utf8) {
+            Ok(Ok(target)) => {
+                let entry = Entry::Symlink {
+                    target: target.into(),
+                };
+                let found = Found::Row(
+                    SeenRow {
+                        entry,
+                        print,
+                        racy: false,
+                    },
+                    None,
+                );
+                self.push(Finding {
+                    path,
+                    before,
+                    found,
+                });
+            }
+            Ok(Err(_)) => self.blocked(path, before, Obstacle::NotUtf8),
+            Err(error) => self.refused(path, before, error),
+        }
+    }
+
+    fn spawn_reads<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        dir: &Arc<OwnedFd>,
+        mut unread: Vec<(RelPath, Option<Slot>)>,
+    ) {
+        while !unread.is_empty() {
+            let rest = unread.split_off(unread.len().min(READ_GROUP));
+            let group = std::mem::replace(&mut unread, rest);
+            let dir = dir.clone();
+            scope.spawn(move |_| self.read(&dir, group));
+        }
+    }
+
+    fn read(&self, dir: &OwnedFd, group: Vec<(RelPath, Option<Slot>)>) {
+        let mut reader = Reader::default();
+        for (path, before) in group {
+            if self.ended() {
+                break;
+            }
+            let len = before
+                .as_ref()
+                .and_then(Slot::row)
+                .map_or(0, |row| row.entry.len());
+            if len > LONG_BYTES {
+                self.flush();
+            }
+            match reader.see(dir, path.name(), self.replica.root.device, self.stop) {
+                Ok(Reading::Read(row, manifest)) => {
+                    let found = Found::Row(row, manifest);
+                    self.push(Finding {
+                        path,
+                        before,
+                        found,
+                    });
+                }
+                Ok(Reading::Unstable) => {
+                    self.push(Finding {
+                        path,
+                        before,
+                        found: Found::Unstable,
+                    });
+                }
+                Ok(Reading::Stopped) => break,
+                Err(error) => self.refused(path, before, error),
+            }
+        }
+        self.bytes.fetch_add(reader.bytes, Ordering::Relaxed);
+    }
+
+    /// A directory is there, and was listed.
+    fn directory_is(&self, path: &RelPath, before: Option<Slot>, foreign: bool) {
+        let row = SeenRow::dir(foreign);
+        if before.as_ref().and_then(Slot::row) == Some(&row) {
+            return;
+        }
+        let was_blocked = matches!(before, Some(Slot::Blocked { .. }));
+        let finding = Finding {
+            path: path.clone(),
+            before,
+            found: Found::Row(row, None),
+        };
+        if was_blocked {
+            lock(&self.unblocked).push(finding);
+        } else {
+            self.push(finding);
+        }
+    }
+
+    /// An operation on a path failed. What that means depends on the error.
+    fn refused(&self, path: RelPath, before: Option<Slot>, error: Errno) {
+        match error {
+            Errno::NOENT => self.gone(path, before),
+            // Something of another kind stands there now.
+            Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::STALE => self.unknown(path),
+            error if is_passing(error) => self.unknown(path),
+            _ => self.blocked(path, before, Obstacle::Unreadable),
+        }
+    }
+
+    fn gone(&self, path: RelPath, before: Option<Slot>) {
+        if before.is_some() {
+            lock(&self.absent).push(Finding {
+                path,
+                before,
+                found: Found::Absent,
+            });
+        }
+    }
+
+    fn blocked(&self, path: RelPath, before: Option<Slot>, obstacle: Obstacle) {
+        let found = Found::Blocked {
+            obstacle,
+            lost_mount: false,
+        };
+        self.push(Finding {
+            path,
+            before,
+            found,
+        });
+    }
+
+    fn unknown(&self, path: RelPath) {
+        lock(&self.open).unknown(path);
+    }
+
+    fn push(&self, finding: Finding) {
+        let mut found = lock(&self.found);
+        found.push(finding);
+        if found.len() >= BATCH {
+            let batch = std::mem::take(&mut *found);
+            drop(found);
+            self.write_down(batch);
+        }
+    }
+
+    fn flush(&self) {
+        let batch = std::mem::take(&mut *lock(&self.found));
+        if !batch.is_empty() {
+            self.write_down(batch);
+        }
+    }
+
+    fn write_down(&self, mut batch: Vec<Finding>) {
+        batch.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut open = Open::default();
+        if let Err(failure) = self.replica.observe(batch, &mut open) {
+            self.fail(failure);
+        }
+        let mut all = lock(&self.open);
+        all.again.extend(open.again);
+        all.unknown.extend(open.unknown);
+    }
+
+    fn fail(&self, failure: LookError) {
+        *lock(&self.failure) = Some(failure);
+    }
+}
+
+/// Says whether the process merely lacks means at the moment.
+fn is_passing(error: Errno) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR].contains(&error)
+}
+
+fn was_mount(before: Option<&Slot>) -> bool {
+    match before {
+        Some(Slot::Is(row)) => row.entry.is_dir() && row.print.foreign,
+        Some(Slot::Blocked { lost_mount, .. }) => *lost_mount,
+        None => false,
+    }
+}
+
+fn kind_of(entry: &Entry) -> FileType {
+    match entry {
+        Entry::File { .. } => FileType::RegularFile,
+        Entry::Dir => FileType::Directory,
+        Entry::Symlink { .. } => FileType::Symlink,
+    }
+}
+
+/// A name in a directory, as it is told.
+struct Name {
+    shown: String,
+    /// Why the name has no place in the tree; then `shown` is a stand-in, used for telling alone.
+    obstacle: Option<Obstacle>,
+}
+
+impl Name {
+    fn of(dir: Option<&RelPath>, raw: Box<[u8]>) -> Self {
+        match String::from_utf8(raw.into_vec()) {
+            Ok(shown) if fits(dir, &shown) => Self {
+                shown,
+                obstacle: None,
+            },
+            Ok(long) => {
+                let hash = ContentHash::of_bytes(long.as_bytes()).short();
+                Self {
+                    shown: format!("(too long {hash})"),
+                    obstacle: Some(Obstacle::BadName),
+                }
+            }
+            Err(error) => {
+                let raw = error.as_bytes();
+                let hash = ContentHash::of_bytes(raw).short();
+                // Lossy text can be three times as long as what it stands for.
+                let lossy: String = String::from_utf8_lossy(raw).chars().take(60).collect();
+                let full = format!("{lossy} (not UTF-8 {hash})");
+                let shown = if fits(dir, &full) {
+                    full
+                } else {
+                    format!("(not UTF-8 {hash})")
+                };
+                Self {
+                    shown,
+                    obstacle: Some(Obstacle::NotUtf8),
+                }
+            }
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.shown != PRIVATE_DIR && !is_litter(&self.shown)
+    }
+}
+
+fn fits(dir: Option<&RelPath>, name: &str) -> bool {
+    name.len() <= COMPONENT_BYTES_MAX
+        && dir.map_or(0, |dir| dir.as_str().len() + 1) + name.len() <= PATH_BYTES_MAX
+}
+
+fn join(dir: Option<&RelPath>, name: &str) -> Option<RelPath> {
+    let joined: Result<RelPath, PathRefused> = match dir {
+        Some(dir) => dir.join(name),
+        None => RelPath::parse(name),
+    };
+    joined.ok()
+}

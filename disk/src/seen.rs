@@ -1,0 +1,200 @@
+//! The tree as it was seen: one row for each path, in memory.
+//!
+//! Looks and applies both write here, and both report under the lock of this map, so reports come in
+//! the order in which things became true. A look reads the disk without the lock; what an apply
+//! touched in the meantime is not believed but looked at again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use shared::hash::ContentHash;
+use shared::path::{RelPath, below};
+use shared::tree::{Base, Entry, Obstacle};
+
+use crate::fingerprint::SeenRow;
+
+/// What is known about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// This was there.
+    Is(SeenRow),
+    /// Something was there that cannot be synced.
+    Blocked {
+        /// Why not.
+        obstacle: Obstacle,
+        /// Whether it is a directory on which a volume was mounted that is gone now.
+        lost_mount: bool,
+    },
+}
+
+impl Slot {
+    pub(crate) fn row(&self) -> Option<&SeenRow> {
+        if let Self::Is(row) = self {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.row().is_some_and(|row| row.entry.is_dir())
+    }
+}
+
+/// The map, behind one lock.
+#[derive(Default)]
+pub(crate) struct Seen {
+    slots: BTreeMap<RelPath, Slot>,
+    /// Paths of the base that are not in `slots`: a look of the whole tree has to say whether they are
+    /// absent, since nothing else will.
+    unseen: BTreeSet<RelPath>,
+    /// Paths that an apply works on now.
+    applying: HashSet<RelPath>,
+    /// Paths that an apply worked on while a look was under way.
+    touched: HashSet<RelPath>,
+    looks: usize,
+}
+
+impl Seen {
+    /// Starts from what was stored.
+    pub(crate) fn new(rows: Vec<(RelPath, SeenRow)>, base: &Base) -> Self {
+        let slots: BTreeMap<_, _> = rows
+            .into_iter()
+            .map(|(path, row)| (path, Slot::Is(row)))
+            .collect();
+        let unseen = base
+            .iter()
+            .filter(|(path, row)| row.entry.is_some() && !slots.contains_key(*path))
+            .map(|(path, _)| path.clone())
+            .collect();
+        Self {
+            slots,
+            unseen,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn get(&self, path: &RelPath) -> Option<&Slot> {
+        self.slots.get(path)
+    }
+
+    pub(crate) fn row(&self, path: &RelPath) -> Option<&SeenRow> {
+        self.slots.get(path).and_then(Slot::row)
+    }
+
+    pub(crate) fn insert(&mut self, path: RelPath, slot: Slot) {
+        self.unseen.remove(&path);
+        self.slots.insert(path, slot);
+    }
+
+    pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Slot> {
+        self.slots.remove(path)
+    }
+
+    /// Returns the paths below `top`, in order.
+    pub(crate) fn below(&self, top: &RelPath) -> Vec<RelPath> {
+        below(&self.slots, top)
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    /// Returns the topmost path above `path` that was not seen as a directory.
+    pub(crate) fn topmost_unknown(&self, path: &RelPath) -> Option<RelPath> {
+        let mut above: Vec<_> = path.ancestors().collect();
+        above.reverse();
+        above
+            .into_iter()
+            .find(|dir| !self.get(dir).is_some_and(Slot::is_dir))
+    }
+
+    /// Returns what is known directly in a directory, in order; `None` is the root.
+    pub(crate) fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Slot)> {
+        let mut found = Vec::new();
+        let mut range = match dir {
+            Some(dir) => self.slots.range::<RelPath, _>((Excluded(dir), Unbounded)),
+            None => self.slots.range::<RelPath, _>(..),
+        };
+        while let Some((path, slot)) = range.next() {
+            if dir.is_some_and(|dir| !path.is_below(dir)) {
+                break;
+            }
+            if path.parent().as_ref() == dir {
+                found.push((path.clone(), slot.clone()));
+            }
+            // Whatever lies below a directory comes right after it; go past it in one step.
+            let is_leaf = slot.row().is_some_and(|row| !row.entry.is_dir());
+            if !is_leaf && let Some(next) = first_after(path) {
+                range = self.slots.range::<RelPath, _>((Included(&next), Unbounded));
+            }
+        }
+        found
+    }
+
+    /// Returns a file with this content, if one was seen.
+    pub(crate) fn with_content(&self, wanted: ContentHash) -> Option<RelPath> {
+        let has =
+            |row: &SeenRow| matches!(row.entry, Entry::File { content, .. } if content == wanted);
+        self.slots
+            .iter()
+            .find(|(_, slot)| slot.row().is_some_and(has))
+            .map(|(path, _)| path.clone())
+    }
+
+    /// Returns the bytes in all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.slots
+            .values()
+            .filter_map(Slot::row)
+            .map(|row| row.entry.len())
+            .sum()
+    }
+
+    /// Takes the paths of the base that nothing was ever seen at.
+    pub(crate) fn take_unseen(&mut self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut self.unseen)
+    }
+
+    /// Leaves a path for the next look of the whole tree.
+    pub(crate) fn put_back_unseen(&mut self, path: RelPath) {
+        self.unseen.insert(path);
+    }
+
+    /// Says whether the base has something here that was not seen in this process.
+    pub(crate) fn is_unseen(&self, path: &RelPath) -> bool {
+        self.unseen.contains(path)
+    }
+
+    pub(crate) fn begin_look(&mut self) {
+        self.looks += 1;
+    }
+
+    pub(crate) fn end_look(&mut self) {
+        self.looks -= 1;
+        if self.looks == 0 {
+            self.touched.clear();
+        }
+    }
+
+    pub(crate) fn begin_apply(&mut self, paths: impl Iterator<Item = RelPath>) {
+        self.applying.extend(paths);
+    }
+
+    pub(crate) fn end_apply(&mut self) {
+        let applied = std::mem::take(&mut self.applying);
+        if self.looks > 0 {
+            self.touched.extend(applied);
+        }
+    }
+
+    /// Says whether an apply worked on this path while a look, which may have read the disk before or
+    /// in the middle of it, was under way.
+    pub(crate) fn is_doubtful(&self, path: &RelPath) -> bool {
+        self.applying.contains(path) || self.touched.contains(path)
+    }
+}
+
+/// Returns the smallest path that sorts after all that lies below `dir`, or `None` when that is no
+/// valid path.
+fn first_after(dir: &RelPath) -> Option<RelPath> {
+    RelPath::parse(&format!("{dir}\u{1}")).ok()
+}

@@ -1,0 +1,511 @@
+//! Stage: content on its way into the tree, beside it on the same volume.
+//!
+//! [`Taking`] collects what arrives for one batch, [`Staged`] is what came of it. A verified content
+//! is `stage/<id>.ready`, where `id` is also the name under which what it displaces will be kept. A
+//! long file grows in `stage/<content hash>.part`, so that it goes on where it stopped, even after the
+//! process was killed.
+//!
+//! What arrives is not trusted: lengths are checked before anything is allocated, and no content is
+//! used before its hash is checked.
+
+mod long;
+
+pub(crate) use long::PART;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, Mode, fstat, mkdirat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use shared::chunk::{Chunk, Manifest};
+use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
+use shared::path::RelPath;
+use shared::transfer::{
+    Batch, ChunkRun, Item, Need, Op, PART_BYTES_MAX, PackedFile, Part, Source, Trouble,
+};
+use shared::tree::{Entry, Gen};
+
+use crate::error::DiskError;
+use crate::kept::new_id;
+use crate::root::Root;
+use crate::trouble::trouble;
+use crate::{Replica, fingerprint, handle, read, utc_now, volume};
+use long::Long;
+
+/// Returns the name of a verified staged file.
+pub(crate) fn ready_name(id: &str) -> String {
+    format!("{id}.ready")
+}
+
+/// The staging of one batch: takes parts until nothing is missing.
+pub struct Taking {
+    replica: Arc<Replica>,
+    batch: Gen,
+    places: Vec<Place>,
+    manifests: Vec<Manifest>,
+}
+
+/// One operation of the batch.
+struct Place {
+    op: Op,
+    id: String,
+    state: State,
+}
+
+enum State {
+    /// Nothing is expected from the other side.
+    Own,
+    /// Content is expected.
+    Wanted,
+    /// The list of chunks is arriving.
+    Listed(Vec<Chunk>),
+    /// Chunks are arriving.
+    Growing(Long),
+    Ready(Ready),
+    Gone,
+    Held(Trouble),
+}
+
+/// A staged file, link or directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) inode: u64,
+    pub(crate) mtime_ns: Option<i64>,
+}
+
+/// What is staged for one operation.
+#[derive(Debug)]
+pub(crate) enum StagedState {
+    /// Nothing is needed.
+    Nothing,
+    Ready(Ready),
+    /// The content is not to be had.
+    Gone,
+    Held(Trouble),
+}
+
+/// What was staged for a batch. Dropped without being applied, it removes its files.
+pub struct Staged {
+    root: Arc<Root>,
+    pub(crate) batch: Gen,
+    pub(crate) places: Vec<(String, StagedState)>,
+    manifests: Vec<Manifest>,
+}
+
+impl Replica {
+    /// Begins to stage a batch.
+    pub fn take(self: &Arc<Self>, batch: &Batch) -> Taking {
+        let now = utc_now();
+        let place = |op: &Op| Place {
+            op: op.clone(),
+            id: new_id(now),
+            state: if op.wants().is_some() {
+                State::Wanted
+            } else {
+                State::Own
+            },
+        };
+        Taking {
+            replica: self.clone(),
+            batch: batch.number,
+            places: batch.ops.iter().map(place).collect(),
+            manifests: Vec::new(),
+        }
+    }
+}
+
+impl Taking {
+    /// Takes a part. When that completes the list of a long file's chunks, those that are found
+    /// nowhere on this disk are returned, if any.
+    ///
+    /// # Errors
+    /// [`DiskError::BadPart`] when no honest giver sends such a part. What cannot be stored or has a
+    /// wrong hash is no error here, but the outcome of its operation.
+    pub fn part(&mut self, part: Part) -> Result<Option<Need>, DiskError> {
+        match part {
+            Part::Pack { files, zstd, bytes } => {
+                self.pack(&files, zstd, bytes)?;
+                Ok(None)
+            }
+            Part::Manifest {
+                index,
+                mtime_ns,
+                manifest,
+                more,
+            } => self.manifest(index, mtime_ns, manifest.chunks, more),
+            Part::Gone { index } => {
+                self.place(index)?;
+                self.gone(index);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes chunks of a long file.
+    ///
+    /// # Errors
+    /// As [`Taking::part`].
+    pub fn chunks(&mut self, index: u32, run: ChunkRun) -> Result<(), DiskError> {
+        let root = self.replica.root.clone();
+        let place = self.place(index)?;
+        let State::Growing(long) = &mut place.state else {
+            return Ok(());
+        };
+        let len = long
+            .run_len(&run)
+            .ok_or(bad(index, "it names chunks that do not exist"))?;
+        let bytes = unpack(run.zstd, run.bytes, len).ok_or(bad(index, "its length is wrong"))?;
+        match long.add(&root, run.first, &bytes) {
+            Ok(true) => self.complete(index),
+            Ok(false) => self.mismatch(index),
+            Err(error) => self.fail(index, error),
+        }
+        Ok(())
+    }
+
+    /// Takes it that the rest of this content does not come.
+    pub fn gone(&mut self, index: u32) {
+        if let Ok(place) = self.place(index)
+            && matches!(
+                place.state,
+                State::Wanted | State::Listed(_) | State::Growing(_)
+            )
+        {
+            place.state = State::Gone;
+        }
+    }
+
+    /// Says whether something is still to arrive.
+    pub fn missing(&self) -> bool {
+        let waits = |place: &Place| {
+            matches!(
+                place.state,
+                State::Wanted | State::Listed(_) | State::Growing(_)
+            )
+        };
+        self.places.iter().any(waits)
+    }
+
+    /// Ends the staging. What did not arrive is gone; what this side has itself is staged now.
+    pub fn finish(mut self) -> Staged {
+        for index in 0..self.places.len() {
+            if matches!(self.places[index].state, State::Own) {
+                self.stage_own(index);
+            }
+        }
+        let replica = &self.replica;
+        let staged = |place: Place| {
+            let state = match place.state {
+                State::Own => StagedState::Nothing,
+                State::Ready(ready) => StagedState::Ready(ready),
+                State::Held(trouble) => StagedState::Held(trouble),
+                State::Growing(long) => {
+                    long.abandon(&replica.root);
+                    StagedState::Gone
+                }
+                State::Wanted | State::Listed(_) | State::Gone => StagedState::Gone,
+            };
+            (place.id, state)
+        };
+        Staged {
+            root: replica.root.clone(),
+            batch: self.batch,
+            places: self.places.drain(..).map(staged).collect(),
+            manifests: std::mem::take(&mut self.manifests),
+        }
+    }
+
+    fn place(&mut self, index: u32) -> Result<&mut Place, DiskError> {
+        self.places
+            .get_mut(index as usize)
+            .ok_or(bad(index, "there is no such operation"))
+    }
+
+    fn pack(&mut self, files: &[PackedFile], zstd: bool, bytes: Vec<u8>) -> Result<(), DiskError> {
+        let mut total = 0;
+        for file in files {
+            let wanted = self
+                .place(file.index)?
+                .op
+                .wants()
+                .map(|(_, entry)| entry.len());
+            if wanted != Some(u64::from(file.len)) || u64::from(file.len) > PLAIN_BYTES_MAX {
+                return Err(bad(
+                    file.index,
+                    "it is not of the length that was asked for",
+                ));
+            }
+            total += file.len as usize;
+        }
+        let first = files.first().map_or(0, |file| file.index);
+        if total > PART_BYTES_MAX {
+            return Err(bad(first, "the pack is too long"));
+        }
+        let bytes = unpack(zstd, bytes, total).ok_or(bad(first, "the pack's length is wrong"))?;
+        let mut rest = &*bytes;
+        for file in files {
+            let (content, later) = rest.split_at(file.len as usize);
+            rest = later;
+            self.small(file.index, file.mtime_ns, content)?;
+        }
+        Ok(())
+    }
+
+    fn small(&mut self, index: u32, mtime_ns: i64, bytes: &[u8]) -> Result<(), DiskError> {
+        let replica = self.replica.clone();
+        let place = self.place(index)?;
+        if !matches!(place.state, State::Wanted) {
+            return Ok(());
+        }
+        let hash = ContentHash::of_bytes(bytes);
+        if !matches!(place.op.make, Some(Entry::File { content, .. }) if content == hash) {
+            self.mismatch(index);
+            return Ok(());
+        }
+        match stage_bytes(&replica.root, &place.id, bytes) {
+            Ok(inode) => {
+                place.state = State::Ready(Ready {
+                    inode,
+                    mtime_ns: Some(mtime_ns),
+                });
+            }
+            Err(error) => self.fail(index, error),
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &mut self,
+        index: u32,
+        mtime_ns: i64,
+        chunks: Vec<Chunk>,
+        more: bool,
+    ) -> Result<Option<Need>, DiskError> {
+        let (replica, batch) = (self.replica.clone(), self.batch);
+        let place = self.place(index)?;
+        let Some((source, entry)) = place.op.wants() else {
+            return Err(bad(index, "no content was asked for"));
+        };
+        let item = Item {
+            index,
+            path: source.clone(),
+            entry: entry.clone(),
+        };
+        let mut list = match &mut place.state {
+            State::Wanted => Vec::new(),
+            State::Listed(list) => std::mem::take(list),
+            _ => return Ok(None),
+        };
+        list.extend(chunks);
+        long::check_list(&list, item.entry.len(), more).map_err(|what| bad(index, what))?;
+        if more {
+            place.state = State::Listed(list);
+            return Ok(None);
+        }
+        let Some(mut long) = Long::new(&replica, &item.entry, list, mtime_ns) else {
+            self.mismatch(index);
+            return Ok(None);
+        };
+        match long.begin(&replica, &place.op.path, &place.id) {
+            Ok(runs) if runs.is_empty() => {
+                place.state = State::Growing(long);
+                self.complete(index);
+                Ok(None)
+            }
+            Ok(runs) => {
+                place.state = State::Growing(long);
+                Ok(Some(Need { batch, item, runs }))
+            }
+            Err(error) => {
+                self.fail(index, error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends a long file, if all its chunks are there.
+    fn complete(&mut self, index: u32) {
+        let replica = self.replica.clone();
+        let Ok(place) = self.place(index) else { return };
+        let State::Growing(long) = &mut place.state else {
+            return;
+        };
+        if !long.is_whole() {
+            return;
+        }
+        match long.end(&replica.root, &place.id) {
+            Ok(ready) => {
+                let manifest = long.take_manifest();
+                place.state = State::Ready(ready);
+                self.manifests.push(manifest);
+            }
+            Err(error) => self.fail(index, error),
+        }
+    }
+
+    fn mismatch(&mut self, index: u32) {
+        tracing::warn!(
+            index,
+            batch = self.batch.0,
+            "content arrived with a wrong hash"
+        );
+        self.replica.mismatches.fetch_add(1, Ordering::Relaxed);
+        self.gone(index);
+    }
+
+    fn fail(&mut self, index: u32, error: Errno) {
+        if let Ok(place) = self.place(index) {
+            place.state = State::Held(trouble(&place.op.path, "staged", error));
+        }
+    }
+
+    /// Stages what needs nothing from the other side.
+    fn stage_own(&mut self, index: usize) {
+        let Place { op, id, .. } = &self.places[index];
+        let root = &self.replica.root;
+        let staged = match (&op.make, &op.expect, &op.from) {
+            (Some(Entry::Symlink { target }), _, _) => stage_link(root, id, target).map(Some),
+            (Some(Entry::Dir), Some(expect), _) if !expect.is_dir() => {
+                stage_dir(root, id).map(Some)
+            }
+            (Some(entry @ Entry::File { .. }), _, Source::Here(from)) => {
+                match copy_here(root, id, from, entry) {
+                    Ok(Some(ready)) => Ok(Some(ready)),
+                    Ok(None) => {
+                        self.places[index].state = State::Gone;
+                        return;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            _ => return,
+        };
+        self.places[index].state = match staged {
+            Ok(Some(ready)) => State::Ready(ready),
+            Ok(None) => State::Own,
+            Err(error) => State::Held(trouble(&op.path, "staged", error)),
+        };
+    }
+}
+
+impl Staged {
+    /// Hands the staged files, and the chunks of the long ones, over to whoever applies them.
+    pub(crate) fn into_parts(mut self) -> (Vec<(String, StagedState)>, Vec<Manifest>) {
+        (
+            std::mem::take(&mut self.places),
+            std::mem::take(&mut self.manifests),
+        )
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        for (id, state) in &self.places {
+            if let StagedState::Ready(_) = state {
+                discard(&self.root, &ready_name(id));
+            }
+        }
+    }
+}
+
+/// Removes something staged that is not needed. What remains is removed at the next start.
+pub(crate) fn discard(root: &Root, name: &str) {
+    if unlinkat(&root.stage, name, AtFlags::empty()).is_err() {
+        // It may be a directory; if it is neither, it is gone already.
+        unlinkat(&root.stage, name, AtFlags::REMOVEDIR).ok();
+    }
+}
+
+/// Stages a whole small content, and returns its inode.
+pub(crate) fn stage_bytes(root: &Root, id: &str, bytes: &[u8]) -> Result<u64, Errno> {
+    let name = ready_name(id);
+    let mut file = handle::create_file(&root.stage, &name)?;
+    match file.write_all(bytes) {
+        Ok(()) => Ok(fingerprint::inode(&fstat(&file)?)),
+        Err(error) => {
+            discard(root, &name);
+            Err(read::errno(&error))
+        }
+    }
+}
+
+/// Stages a link.
+pub(crate) fn stage_link(root: &Root, id: &str, target: &str) -> Result<Ready, Errno> {
+    let name = ready_name(id);
+    symlinkat(target, &root.stage, &name)?;
+    ready_at(root, &name)
+}
+
+fn stage_dir(root: &Root, id: &str) -> Result<Ready, Errno> {
+    let name = ready_name(id);
+    mkdirat(&root.stage, &name, Mode::from_raw_mode(0o777))?;
+    ready_at(root, &name)
+}
+
+fn ready_at(root: &Root, name: &str) -> Result<Ready, Errno> {
+    let stat = handle::stat_at(&root.stage, name)?.ok_or(Errno::NOENT)?;
+    Ok(Ready {
+        inode: fingerprint::inode(&stat),
+        mtime_ns: None,
+    })
+}
+
+/// Stages a copy of a file of this tree; `None` when it is not what it should be.
+fn copy_here(root: &Root, id: &str, from: &RelPath, entry: &Entry) -> Result<Option<Ready>, Errno> {
+    let Ok((mut source, stat)) = handle::open_tree_file(root.as_fd(), from) else {
+        return Ok(None);
+    };
+    if fingerprint::len(&stat) != entry.len() {
+        return Ok(None);
+    }
+    let name = ready_name(id);
+    let copied = stage_copy(root, &name, &mut source).and_then(|mut copy| {
+        let content = read::content_of(&mut copy)?;
+        Ok((fingerprint::inode(&fstat(&copy)?), content))
+    });
+    match copied {
+        Ok((inode, content)) if content.hash == entry.identity() => Ok(Some(Ready {
+            inode,
+            mtime_ns: Some(fingerprint::mtime_ns(&stat)),
+        })),
+        Ok(_) => {
+            discard(root, &name);
+            Ok(None)
+        }
+        Err(error) => {
+            discard(root, &name);
+            Err(read::errno(&error))
+        }
+    }
+}
+
+/// Copies a file into the stage, sharing its blocks where the volume can.
+pub(crate) fn stage_copy(root: &Root, name: &str, source: &mut File) -> io::Result<File> {
+    if let Ok(clone) = volume::clone_file(&*source, &root.stage, name) {
+        return Ok(File::from(clone));
+    }
+    let mut copy = handle::create_file(&root.stage, name)?;
+    io::Seek::rewind(source)?;
+    io::copy(source, &mut copy)?;
+    Ok(copy)
+}
+
+/// Returns content of exactly `len` bytes, or `None` if it is not that. Never allocates more.
+fn unpack(zstd: bool, bytes: Vec<u8>, len: usize) -> Option<Vec<u8>> {
+    let bytes = if zstd {
+        zstd::bulk::decompress(&bytes, len).ok()?
+    } else {
+        bytes
+    };
+    (bytes.len() == len).then_some(bytes)
+}
+
+fn bad(index: u32, what: &'static str) -> DiskError {
+    DiskError::BadPart { index, what }
+}
+
+#[cfg(test)]
+mod tests;

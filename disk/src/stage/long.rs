@@ -1,0 +1,314 @@
+//! Long files: assembled from chunks, most of which this disk often has already.
+//!
+//! Chunks are looked for, in this order, in what an earlier attempt left, in the file that is about to
+//! be replaced, and in a file of the tree that has the very content. Only the rest has to travel.
+//! Whatever the origin, a chunk counts as held when its bytes were read or written here and had the
+//! right hash.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
+use rustix::io::Errno;
+use shared::chunk::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Chunk, Manifest};
+use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
+use shared::path::RelPath;
+use shared::transfer::{ChunkRun, PART_BYTES_MAX, missing_runs};
+use shared::tree::Entry;
+
+use super::{Ready, discard, ready_name};
+use crate::root::Root;
+use crate::volume::At;
+use crate::{Replica, fingerprint, handle, lock, read, volume};
+
+/// Most bytes of a long file that wait in the page cache. A small batch makes its files durable, and on
+/// ext4 that can mean waiting for all data that was written before.
+const UNSYNCED_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Ending of a file that is not whole yet.
+pub(crate) const PART: &str = ".part";
+
+/// A long file on its way.
+pub(super) struct Long {
+    content: ContentHash,
+    manifest: Manifest,
+    offsets: Vec<u64>,
+    held: Vec<bool>,
+    left: usize,
+    mtime_ns: i64,
+    name: String,
+    claim: Option<Claim>,
+    unsynced_bytes: u64,
+}
+
+/// Says what is wrong with a list of chunks, or with its beginning.
+pub(super) fn check_list(chunks: &[Chunk], len: u64, more: bool) -> Result<(), &'static str> {
+    if len <= PLAIN_BYTES_MAX {
+        return Err("a small file was sent in chunks");
+    }
+    let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+    if total > len || (!more && total != len) {
+        return Err("the chunks do not add up to the length that was asked for");
+    }
+    let fits = |chunk: &Chunk| (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&(chunk.len as usize));
+    let ends =
+        |chunk: &Chunk| total == len && (1..=CHUNK_BYTES_MAX).contains(&(chunk.len as usize));
+    match chunks.split_last() {
+        Some((last, others)) if others.iter().all(fits) && (fits(last) || ends(last)) => Ok(()),
+        _ => Err("a chunk is too short or too long"),
+    }
+}
+
+impl Long {
+    /// Begins with a checked list; `None` when it does not make up the wanted content.
+    pub(super) fn new(
+        replica: &Replica,
+        entry: &Entry,
+        chunks: Vec<Chunk>,
+        mtime_ns: i64,
+    ) -> Option<Self> {
+        let content = entry.identity();
+        let manifest = Manifest { chunks };
+        if manifest.content() != content {
+            return None;
+        }
+        let offsets = manifest.with_offsets().map(|(offset, _)| offset).collect();
+        let left = manifest.chunks.len();
+        Some(Self {
+            content,
+            offsets,
+            held: vec![false; left],
+            left,
+            mtime_ns,
+            name: String::new(),
+            manifest,
+            claim: Claim::take(&replica.staging, content),
+            unsynced_bytes: 0,
+        })
+    }
+
+    /// Gathers what this disk has, and returns the runs that it lacks.
+    pub(super) fn begin(
+        &mut self,
+        replica: &Replica,
+        target: &RelPath,
+        id: &str,
+    ) -> Result<Vec<(u32, u32)>, Errno> {
+        // Another batch that is staging the same content right now has the name that is found again.
+        self.name = match self.claim {
+            Some(_) => format!("{}{PART}", self.content),
+            None => format!("{id}{PART}"),
+        };
+        let mut donors = self.donors(replica, target);
+        let file = self.open_part(&replica.root, donors.first())?;
+        self.verify_part(&file);
+        for (donor, manifest) in &mut donors {
+            if self.left == 0 {
+                break;
+            }
+            self.copy_from(donor, manifest, &file)
+                .map_err(|error| read::errno(&error))?;
+        }
+        let runs = missing_runs(&self.manifest.chunks, |index, _| self.held[index]);
+        let free = fstatvfs(&file)?;
+        if self.missing_bytes() > free.f_bavail.saturating_mul(free.f_frsize) {
+            return Err(Errno::NOSPC);
+        }
+        Ok(runs)
+    }
+
+    /// Returns how many bytes a run of chunks has, or `None` when there is no such run.
+    pub(super) fn run_len(&self, run: &ChunkRun) -> Option<usize> {
+        let end = run.first.checked_add(run.count)?;
+        let chunks = self.manifest.chunks.get(run.first as usize..end as usize)?;
+        let len: usize = chunks.iter().map(|chunk| chunk.len as usize).sum();
+        (len <= PART_BYTES_MAX).then_some(len)
+    }
+
+    /// Takes the bytes of a run. Says false when a chunk is not what it should be.
+    pub(super) fn add(&mut self, root: &Root, first: u32, bytes: &[u8]) -> Result<bool, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&root.stage, &self.name, flags, Mode::empty()).map(File::from)?;
+        let mut rest = bytes;
+        let mut index = first as usize;
+        while !rest.is_empty() {
+            let chunk = self.manifest.chunks[index];
+            let (now, later) = rest.split_at(chunk.len as usize);
+            if ContentHash::of_bytes(now) != chunk.hash {
+                return Ok(false);
+            }
+            self.put(&file, index, now)
+                .map_err(|error| read::errno(&error))?;
+            rest = later;
+            index += 1;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Turns the whole file into a ready one.
+    pub(super) fn end(&self, root: &Root, id: &str) -> Result<Ready, Errno> {
+        let ready = ready_name(id);
+        volume::rename_new(
+            At::new(&root.stage, &self.name),
+            At::new(&root.stage, &ready),
+        )?;
+        let stat = handle::stat_at(&root.stage, ready.as_str())?.ok_or(Errno::NOENT)?;
+        Ok(Ready {
+            inode: fingerprint::inode(&stat),
+            mtime_ns: Some(self.mtime_ns),
+        })
+    }
+
+    /// Takes the chunks of a file that is whole.
+    pub(super) fn take_manifest(&mut self) -> Manifest {
+        std::mem::take(&mut self.manifest)
+    }
+
+    /// Removes what cannot be resumed: it has no name of its own, or holds nothing.
+    pub(super) fn abandon(&self, root: &Root) {
+        if self.claim.is_none() || self.left == self.held.len() {
+            discard(root, &self.name);
+        }
+    }
+
+    fn missing_bytes(&self) -> u64 {
+        let chunks = self.held.iter().zip(&self.manifest.chunks);
+        chunks
+            .filter(|(held, _)| !**held)
+            .map(|(_, chunk)| u64::from(chunk.len))
+            .sum()
+    }
+
+    /// Opens the files of this disk that may have chunks of the content.
+    fn donors(&self, replica: &Replica, target: &RelPath) -> Vec<(File, Manifest)> {
+        let paths: HashSet<RelPath> = {
+            let seen = lock(&replica.seen);
+            seen.with_content(self.content)
+                .into_iter()
+                .chain([target.clone()])
+                .collect()
+        };
+        let open = |path: &RelPath| {
+            let entry = lock(&replica.seen).row(path)?.entry.clone();
+            let (mut file, stat) = handle::open_tree_file(replica.root.as_fd(), path).ok()?;
+            let manifest = replica.chunks_of(path, &entry, &mut file, &stat)?;
+            Some((file, manifest))
+        };
+        let mut donors: Vec<_> = paths.iter().filter_map(open).collect();
+        // The one with the very content first: on some volumes all of it is had for nothing.
+        donors.sort_by_key(|(_, manifest)| manifest.content() != self.content);
+        donors
+    }
+
+    /// Opens what an earlier attempt left, or begins anew, as a clone of a donor where the volume can.
+    fn open_part(&self, root: &Root, donor: Option<&(File, Manifest)>) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&root.stage, &self.name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => {
+                let clone =
+                    donor.map(|(file, _)| volume::clone_file(file, &root.stage, &self.name));
+                match clone {
+                    Some(Ok(clone)) => File::from(clone),
+                    _ => handle::create_file(&root.stage, &self.name)?,
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        file.set_len(self.manifest.len())
+            .map_err(|error| read::errno(&error))?;
+        Ok(file)
+    }
+
+    /// Finds the chunks that are in their place already.
+    fn verify_part(&mut self, file: &File) {
+        if fstat(file).is_ok_and(|stat| stat.st_blocks == 0) {
+            return;
+        }
+        let mut buffer = Vec::new();
+        for index in 0..self.held.len() {
+            if read_chunk(
+                file,
+                self.offsets[index],
+                &self.manifest.chunks[index],
+                &mut buffer,
+            ) {
+                self.hold(index);
+            }
+        }
+    }
+
+    fn copy_from(&mut self, donor: &File, has: &Manifest, file: &File) -> io::Result<()> {
+        let mut wanted: HashMap<ContentHash, Vec<usize>> = HashMap::new();
+        for (index, chunk) in self.manifest.chunks.iter().enumerate() {
+            if !self.held[index] {
+                wanted.entry(chunk.hash).or_default().push(index);
+            }
+        }
+        let mut buffer = Vec::new();
+        for (offset, chunk) in has.with_offsets() {
+            let Some(places) = wanted.remove(&chunk.hash) else {
+                continue;
+            };
+            if read_chunk(donor, offset, chunk, &mut buffer) {
+                for index in places {
+                    self.put(file, index, &buffer)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a verified chunk to its place.
+    fn put(&mut self, file: &File, index: usize, bytes: &[u8]) -> io::Result<()> {
+        if !self.held[index] {
+            file.write_all_at(bytes, self.offsets[index])?;
+            self.hold(index);
+            self.unsynced_bytes += bytes.len() as u64;
+            if self.unsynced_bytes > UNSYNCED_BYTES_MAX {
+                file.sync_data()?;
+                self.unsynced_bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, index: usize) {
+        self.held[index] = true;
+        self.left -= 1;
+    }
+}
+
+/// Reads a chunk and says whether it is the right one.
+fn read_chunk(file: &File, offset: u64, chunk: &Chunk, buffer: &mut Vec<u8>) -> bool {
+    buffer.resize(chunk.len as usize, 0);
+    file.read_exact_at(buffer, offset).is_ok() && ContentHash::of_bytes(buffer) == chunk.hash
+}
+
+/// While one exists, nobody else stages this content under its own name.
+struct Claim {
+    claimed: Arc<Mutex<HashSet<ContentHash>>>,
+    content: ContentHash,
+}
+
+impl Claim {
+    fn take(claimed: &Arc<Mutex<HashSet<ContentHash>>>, content: ContentHash) -> Option<Self> {
+        lock(claimed).insert(content).then(|| Self {
+            claimed: claimed.clone(),
+            content,
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.claimed).remove(&self.content);
+    }
+}

@@ -1,0 +1,39 @@
+//! Linux: `syncfs`, `fdatasync`, `FICLONE`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(root)?)
+}
+
+pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
+    for fd in open {
+        let raw_mode = rustix::fs::fstat(fd)?.st_mode;
+        // A directory has no data of its own: its entries are metadata.
+        if FileType::from_raw_mode(raw_mode) == FileType::Directory {
+            rustix::fs::fsync(fd)?;
+        } else {
+            rustix::fs::fdatasync(fd)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn clone_file(
+    source: impl AsFd,
+    dir: impl AsFd,
+    name: &str,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let new = rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    match rustix::fs::ioctl_ficlone(&new, source) {
+        Ok(()) => Ok(new),
+        Err(refused) => {
+            rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())?;
+            Err(refused)
+        }
+    }
+}
