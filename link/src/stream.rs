@@ -1,0 +1,227 @@
+//! One stream of messages, in one direction.
+//!
+//! On the stream a message is its length (u32, little-endian) and then its bytes. A length over the
+//! limit is refused before anything is allocated, and the buffer grows only with the bytes that
+//! arrive. A stream has three ends, and the receiver can tell them apart: finished (`None`),
+//! abandoned by a [`Sender`] that was dropped, and cut off in the middle of a message.
+
+use bytes::Bytes;
+
+use crate::error::LinkError;
+use crate::memory;
+
+/// Longest message in bytes: 8 MiB of content and room for what stands around it. Either side
+/// answers a longer one with [`LinkError::MessageTooLong`].
+pub const MESSAGE_BYTES_MAX: usize = (8 << 20) + (64 << 10);
+
+/// The length in front of a message.
+const HEADER_BYTES: usize = 4;
+
+/// A short message goes out in one piece with its header, so that it needs no second datagram.
+const ONE_PIECE_BYTES_MAX: usize = 16 << 10;
+
+/// Most bytes taken from the carrier at once.
+const READ_BYTES_MAX: usize = 256 << 10;
+
+/// Reset code of a stream whose sender was dropped. The number has no meaning; the reset has.
+const RESET_ABANDONED: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// The sending half. Call [`Sender::finish`] at the end: dropping it instead abandons the stream,
+/// and what the other side has not read by then may be lost.
+#[derive(Debug)]
+pub struct Sender {
+    carrier: SendCarrier,
+    state: Sending,
+}
+
+#[derive(Debug)]
+pub(crate) enum SendCarrier {
+    Quic(quinn::SendStream),
+    Memory(memory::SendHalf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    BetweenMessages,
+    InMessage,
+    Finished,
+}
+
+impl Sender {
+    pub(crate) fn new(carrier: SendCarrier) -> Self {
+        Self {
+            carrier,
+            state: Sending::BetweenMessages,
+        }
+    }
+
+    /// Hands `message` to the link; returns when the link has taken it, not when it has arrived.
+    ///
+    /// Waits while the window is full. When the wait is cancelled the message is sent in part, and
+    /// nothing more can follow it.
+    ///
+    /// # Errors
+    /// [`LinkError::MessageTooLong`] above [`MESSAGE_BYTES_MAX`], before anything is sent;
+    /// [`LinkError::StreamRefused`] when the other side dropped its receiver;
+    /// [`LinkError::Torn`] after a cancelled send; [`LinkError::Closed`].
+    pub async fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        if message.len() > MESSAGE_BYTES_MAX {
+            let announced = message.len() as u64;
+            return Err(LinkError::MessageTooLong {
+                announced,
+                limit: MESSAGE_BYTES_MAX,
+            });
+        }
+        if self.state != Sending::BetweenMessages {
+            return Err(LinkError::Torn);
+        }
+        self.state = Sending::InMessage;
+        let (beside_header, rest) = message.split_at(message.len().min(ONE_PIECE_BYTES_MAX));
+        let mut first = Vec::with_capacity(HEADER_BYTES + beside_header.len());
+        first.extend_from_slice(&(message.len() as u32).to_le_bytes());
+        first.extend_from_slice(beside_header);
+        self.write(&first).await?;
+        if !rest.is_empty() {
+            self.write(rest).await?;
+        }
+        self.state = Sending::BetweenMessages;
+        Ok(())
+    }
+
+    /// Ends the stream cleanly. Everything sent still arrives, as long as the connection stands.
+    ///
+    /// # Errors
+    /// [`LinkError::Torn`] after a cancelled or failed send; the stream is abandoned then.
+    pub fn finish(mut self) -> Result<(), LinkError> {
+        if self.state != Sending::BetweenMessages {
+            return Err(LinkError::Torn);
+        }
+        self.state = Sending::Finished;
+        match &mut self.carrier {
+            SendCarrier::Quic(stream) => stream.finish().map_err(LinkError::closed),
+            SendCarrier::Memory(half) => half.finish(),
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        match &mut self.carrier {
+            SendCarrier::Quic(stream) => Ok(stream.write_all(bytes).await?),
+            SendCarrier::Memory(half) => half.write_all(bytes).await,
+        }
+    }
+
+    /// Writes bytes that are no message, to play a faulty machine.
+    #[cfg(test)]
+    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        self.write(bytes).await
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // Quinn would finish the stream here, and half a batch would look like a whole one.
+        // Memory abandons by itself. An error says that the stream is gone already.
+        if let (SendCarrier::Quic(stream), true) =
+            (&mut self.carrier, self.state != Sending::Finished)
+        {
+            let _ = stream.reset(RESET_ABANDONED);
+        }
+    }
+}
+
+/// The receiving half. Dropping it tells the sender to stop.
+#[derive(Debug)]
+pub struct Receiver {
+    carrier: ReceiveCarrier,
+    limit: usize,
+    /// What has arrived of the length of the next message.
+    header: Vec<u8>,
+    /// What has arrived of the message itself.
+    body: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) enum ReceiveCarrier {
+    Quic(quinn::RecvStream),
+    Memory(memory::ReceiveHalf),
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Header,
+    Body,
+}
+
+impl Receiver {
+    pub(crate) fn new(carrier: ReceiveCarrier) -> Self {
+        Self {
+            carrier,
+            limit: MESSAGE_BYTES_MAX,
+            header: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Takes no message longer than `bytes`, nor than [`MESSAGE_BYTES_MAX`].
+    #[must_use]
+    pub fn with_limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes.min(MESSAGE_BYTES_MAX);
+        self
+    }
+
+    /// Returns the next message, or `None` when the sender finished the stream.
+    ///
+    /// May be cancelled and called again: nothing that arrived is lost.
+    ///
+    /// # Errors
+    /// [`LinkError::MessageTooLong`] before anything is allocated for the message;
+    /// [`LinkError::Truncated`] when the stream ends inside a message;
+    /// [`LinkError::StreamAbandoned`] when the sender was dropped; [`LinkError::Closed`].
+    pub async fn recv(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
+        loop {
+            let body_bytes = self.body_bytes()?;
+            if body_bytes == Some(self.body.len()) {
+                self.header.clear();
+                return Ok(Some(std::mem::take(&mut self.body)));
+            }
+            let (part, part_bytes) = match body_bytes {
+                None => (Part::Header, HEADER_BYTES - self.header.len()),
+                Some(body_bytes) => (Part::Body, body_bytes - self.body.len()),
+            };
+            match (self.read(part_bytes.min(READ_BYTES_MAX)).await?, part) {
+                (Some(bytes), Part::Header) => self.header.extend_from_slice(&bytes),
+                (Some(bytes), Part::Body) => self.body.extend_from_slice(&bytes),
+                (None, Part::Header) if self.header.is_empty() => return Ok(None),
+                (None, _) => return Err(LinkError::Truncated),
+            }
+        }
+    }
+
+    /// Returns the length of the message that is arriving; `None` while the header is.
+    fn body_bytes(&self) -> Result<Option<usize>, LinkError> {
+        let Ok(header) = <[u8; HEADER_BYTES]>::try_from(self.header.as_slice()) else {
+            return Ok(None);
+        };
+        let announced = u32::from_le_bytes(header);
+        match usize::try_from(announced) {
+            Ok(bytes) if bytes <= self.limit => Ok(Some(bytes)),
+            _ => {
+                let announced = u64::from(announced);
+                Err(LinkError::MessageTooLong {
+                    announced,
+                    limit: self.limit,
+                })
+            }
+        }
+    }
+
+    async fn read(&mut self, bytes_max: usize) -> Result<Option<Bytes>, LinkError> {
+        match &mut self.carrier {
+            ReceiveCarrier::Quic(stream) => Ok(stream
+                .read_chunk(bytes_max, true)
+                .await?
+                .map(|chunk| chunk.bytes)),
+            ReceiveCarrier::Memory(half) => half.read(bytes_max).await,
+        }
+    }
+}
