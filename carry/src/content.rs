@@ -1,0 +1,268 @@
+//! Content on its way, from a giver's disk to a taker's stage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use disk::{Replica, Staged, Taking};
+use link::{Connection, LinkError, Priority, Receiver, Sender};
+use shared::transfer::{BATCH_BYTES_MAX, Batch, ChunkRun, Item, Need, Outcome, Part};
+use shared::tree::Gen;
+use shared::wire::Frame;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
+
+use crate::{Done, Jobs, Lane, Outbox};
+
+/// Most parts between a stream and the disk.
+const PARTS_AHEAD: usize = 4;
+
+/// Sends the content of `items` on a stream whose first frame has been sent.
+///
+/// # Errors
+/// When the stream breaks or the disk cannot be read at all.
+pub async fn give(
+    replica: Arc<Replica>,
+    items: Vec<Item>,
+    mut stream: Sender,
+) -> Result<(), LinkError> {
+    let (parts, mut ready) = mpsc::channel::<Vec<u8>>(PARTS_AHEAD);
+    let reading = spawn_blocking(move || {
+        replica.give(&items, &mut |part| {
+            parts
+                .blocking_send(Frame::Part(part).encode())
+                .map_err(|_| hung_up())
+        })
+    });
+    while let Some(bytes) = ready.recv().await {
+        stream.send(&bytes).await?;
+    }
+    note_end(reading.await);
+    stream.finish()
+}
+
+/// Sends the chunks that the other side needs, on a stream of their own.
+///
+/// # Errors
+/// When the stream breaks.
+pub async fn give_chunks(
+    replica: Arc<Replica>,
+    connection: Connection,
+    need: Need,
+) -> Result<(), LinkError> {
+    let priority = if need.item.entry.len() > BATCH_BYTES_MAX {
+        Priority::Bulk
+    } else {
+        Priority::Small
+    };
+    let mut stream = connection.open_stream(priority).await?;
+    stream
+        .send(&Frame::Chunks(need.batch, need.item.index).encode())
+        .await?;
+    let (parts, mut ready) = mpsc::channel::<Vec<u8>>(PARTS_AHEAD);
+    let reading = spawn_blocking(move || {
+        replica.give_chunks(&need.item, &need.runs, &mut |run| {
+            let frame = run.map_or(Frame::ChunksGone, Frame::ChunkRun);
+            parts.blocking_send(frame.encode()).map_err(|_| hung_up())
+        })
+    });
+    while let Some(bytes) = ready.recv().await {
+        stream.send(&bytes).await?;
+    }
+    note_end(reading.await);
+    stream.finish()
+}
+
+fn hung_up() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+fn note_end(ended: Result<io::Result<()>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        // The taker sees a stream without the rest, and asks again after the next plan.
+        Ok(Err(error)) => debug!(%error, "content not read to the end"),
+        Err(error) => warn!(%error, "reading content failed"),
+    }
+}
+
+/// What arrives for a batch that is being taken.
+enum Arrival {
+    Part(Part),
+    PartsEnd,
+    Run(u32, ChunkRun),
+    RunsGone(u32),
+    RunsEnd(u32),
+}
+
+/// A batch to take.
+#[derive(Debug)]
+pub struct Order {
+    /// The batch.
+    pub batch: Batch,
+    /// Its place in the lane.
+    pub place: Option<u64>,
+    /// Rows up to this batch are stored on both sides.
+    pub resolved: Gen,
+}
+
+/// The batches of one connection that are being taken.
+#[derive(Clone, Default)]
+pub struct Takes(Arc<Mutex<BTreeMap<Gen, mpsc::Sender<Arrival>>>>);
+
+impl Takes {
+    /// Stages a batch from what arrives, waits for its turn and applies it. Ends as [`Done::Applied`]
+    /// in any case, or as [`Done::DiskFailed`] before that.
+    ///
+    /// The parts come on `stream`, or for a batch that was fetched on one that is handed to
+    /// [`Takes::parts`] later. Without an outbox nothing can be asked for, and only what needs no
+    /// content is done. The batch is known from the moment of this call.
+    pub fn take(
+        &self,
+        jobs: Jobs,
+        order: Order,
+        stream: Option<Receiver>,
+        outbox: Option<Outbox>,
+        lane: Lane,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (arrivals, inbox) = mpsc::channel(PARTS_AHEAD);
+        let number = order.batch.number;
+        if outbox.is_some() {
+            self.lock().insert(number, arrivals.clone());
+        }
+        let takes = self.clone();
+        async move {
+            if let Some(stream) = stream {
+                tokio::spawn(read_parts(stream, arrivals.clone()));
+            }
+            drop(arrivals);
+            let replica = Arc::clone(jobs.replica());
+            let batch = Arc::new(order.batch);
+            let staging = {
+                let (batch, replica) = (Arc::clone(&batch), Arc::clone(&replica));
+                spawn_blocking(move || stage(replica.take(&batch), inbox, outbox.as_ref()))
+            };
+            let staged = staging.await;
+            takes.lock().remove(&number);
+            let _turn = lane.turn(order.place).await;
+            let applied = match staged {
+                Ok(staged) => {
+                    let batch = Arc::clone(&batch);
+                    let apply = move || {
+                        replica
+                            .apply(&batch, staged, order.resolved)
+                            .map_err(|error| error.to_string())
+                    };
+                    spawn_blocking(apply).await
+                }
+                Err(error) => Err(error),
+            };
+            let failure = match applied {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(error) => format!("applying a batch failed: {error}"),
+            };
+            jobs.done(Done::DiskFailed(failure));
+            jobs.done(Done::Applied(number, vec![Outcome::Gone; batch.ops.len()]));
+        }
+    }
+
+    /// Takes a stream with the parts of a batch that was fetched.
+    pub async fn parts(&self, batch: Gen, stream: Receiver) {
+        let arrivals = self.lock().get(&batch).cloned();
+        if let Some(arrivals) = arrivals {
+            read_parts(stream, arrivals).await;
+        }
+    }
+
+    /// Takes a stream with chunks of one file.
+    pub async fn chunks(&self, batch: Gen, index: u32, mut stream: Receiver) {
+        let Some(arrivals) = self.lock().get(&batch).cloned() else {
+            return;
+        };
+        loop {
+            let arrival = match next_frame(&mut stream).await {
+                Some(Frame::ChunkRun(run)) => Arrival::Run(index, run),
+                Some(Frame::ChunksGone) => Arrival::RunsGone(index),
+                _ => break,
+            };
+            if arrivals.send(arrival).await.is_err() {
+                return;
+            }
+        }
+        let _ = arrivals.send(Arrival::RunsEnd(index)).await;
+    }
+
+    /// Ends what still waits for content: the connection is gone. What has arrived is applied.
+    pub fn hang_up(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Gen, mpsc::Sender<Arrival>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn read_parts(mut stream: Receiver, arrivals: mpsc::Sender<Arrival>) {
+    while let Some(Frame::Part(part)) = next_frame(&mut stream).await {
+        if arrivals.send(Arrival::Part(part)).await.is_err() {
+            return;
+        }
+    }
+    let _ = arrivals.send(Arrival::PartsEnd).await;
+}
+
+/// Returns the next frame; `None` at the end, and for anything that is no frame.
+async fn next_frame(stream: &mut Receiver) -> Option<Frame> {
+    match stream.recv().await {
+        Ok(Some(bytes)) => Frame::decode(&bytes)
+            .inspect_err(|refused| warn!(%refused, "content stream ended"))
+            .ok(),
+        Ok(None) => None,
+        Err(error) => {
+            debug!(%error, "content stream broke");
+            None
+        }
+    }
+}
+
+/// Feeds what arrives to the stage until nothing is missing or nothing more can come.
+fn stage(
+    mut taking: Taking,
+    mut inbox: mpsc::Receiver<Arrival>,
+    outbox: Option<&Outbox>,
+) -> Staged {
+    let mut parts_end = false;
+    let mut needed: BTreeSet<u32> = BTreeSet::new();
+    while taking.missing() && !(parts_end && needed.is_empty()) {
+        let Some(arrival) = inbox.blocking_recv() else {
+            break;
+        };
+        let taken = match arrival {
+            Arrival::Part(part) => taking.part(part).map(|need| {
+                if let (Some(need), Some(outbox)) = (need, outbox) {
+                    needed.insert(need.item.index);
+                    outbox.send(Frame::Need(need));
+                }
+            }),
+            Arrival::PartsEnd => {
+                parts_end = true;
+                Ok(())
+            }
+            Arrival::Run(index, run) => taking.chunks(index, run),
+            Arrival::RunsGone(index) => {
+                taking.gone(index);
+                Ok(())
+            }
+            Arrival::RunsEnd(index) => {
+                needed.remove(&index);
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            warn!(%error, "content refused");
+        }
+    }
+    taking.finish()
+}

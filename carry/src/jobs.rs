@@ -1,0 +1,133 @@
+//! Work on the disk that a state machine asks for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use disk::{Look, Replica, Report, RulesFile};
+use shared::control::{Refused, Request, Response, exit};
+use shared::ignore::RULES_FILE;
+use shared::path::RelPath;
+use shared::transfer::Outcome;
+use shared::tree::{Gen, Sight};
+use tokio::task::spawn_blocking;
+use tracing::{info_span, warn};
+
+/// What the disk has to tell a state machine.
+#[derive(Debug)]
+pub enum Done {
+    /// This was seen.
+    Observed(Vec<(RelPath, Sight)>),
+    /// A batch was applied.
+    Applied(Gen, Vec<Outcome>),
+    /// A look ended.
+    Looked {
+        /// Whether it was a sweep.
+        sweep: bool,
+        /// Paths to look at again; or why the root cannot be looked at.
+        result: Result<Vec<RelPath>, String>,
+    },
+    /// Base rows are durable.
+    Committed(Gen),
+    /// The disk cannot be used.
+    DiskFailed(String),
+    /// The rules' file was read; `None` when there is none.
+    RulesRead(Option<RulesFile>),
+}
+
+impl From<Report> for Done {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Observed(rows) => Self::Observed(rows),
+            Report::Applied { batch, outcomes } => Self::Applied(batch, outcomes),
+        }
+    }
+}
+
+/// Starts work on the disk; each piece ends as a [`Done`].
+#[derive(Clone)]
+pub struct Jobs {
+    replica: Arc<Replica>,
+    stop: Arc<AtomicBool>,
+    done: Arc<dyn Fn(Done) + Send + Sync>,
+}
+
+impl Jobs {
+    /// Makes a starter of work on `replica`.
+    pub fn new(replica: Arc<Replica>, done: impl Fn(Done) + Send + Sync + 'static) -> Self {
+        Self {
+            replica,
+            stop: Arc::default(),
+            done: Arc::new(done),
+        }
+    }
+
+    /// Returns the disk.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// Tells running looks to end as soon as they can.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Passes something on to the state machine.
+    pub fn done(&self, done: Done) {
+        (self.done)(done);
+    }
+
+    /// Looks at the tree.
+    pub fn look(&self, look: Look) {
+        let jobs = self.clone();
+        spawn_blocking(move || {
+            let sweep = matches!(look, Look::All);
+            let _span = info_span!("look", sweep).entered();
+            let result = jobs
+                .replica
+                .look(&look, &jobs.stop)
+                .map(|looked| looked.again)
+                .map_err(|error| error.to_string());
+            jobs.done(Done::Looked { sweep, result });
+        });
+    }
+
+    /// Reads the rules' file.
+    pub fn read_rules(&self) {
+        let jobs = self.clone();
+        spawn_blocking(move || match jobs.replica.read_rules() {
+            Ok(file) => jobs.done(Done::RulesRead(file)),
+            Err(error) => {
+                warn!(file = RULES_FILE, %error, "rules not read; the last ones stay in force");
+            }
+        });
+    }
+
+    /// Serves what a client asks of the disk alone: kept versions.
+    pub async fn serve(&self, request: Request) -> Response {
+        let replica = Arc::clone(&self.replica);
+        let served = spawn_blocking(move || match request {
+            Request::Versions { path, .. } => match replica.versions(&path) {
+                Ok(versions) => Response::Versions(versions),
+                Err(error) => refused(format!(
+                    "the kept versions of \"{path}\" cannot be listed: {error}"
+                )),
+            },
+            Request::Restore { path, pick } => match replica.restore(&path, &pick) {
+                Ok(restored) => Response::Restored(restored),
+                Err(error) => refused(error.to_string()),
+            },
+            other => refused(format!("{other:?} is not a request to the disk")),
+        });
+        served
+            .await
+            .unwrap_or_else(|error| refused(format!("the request failed: {error}")))
+    }
+}
+
+fn refused(text: String) -> Response {
+    Response::Refused(Refused {
+        exit: exit::ERROR,
+        text,
+        fix: String::new(),
+    })
+}

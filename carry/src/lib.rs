@@ -1,0 +1,22 @@
+//! Carries content between a disk and a link.
+//!
+//! Both sides of the pair give and take content in the same way; this is that way, once. It knows
+//! `disk` and `link` and decides nothing: what is to be carried comes from a side's state machine, and
+//! what became of it goes back as a [`Done`].
+//!
+//! Blocking work runs on tokio's blocking threads; what crosses over to them goes through channels
+//! that hold a few parts, so a slow disk slows the sender down through QUIC's flow control.
+
+mod clients;
+mod commits;
+mod content;
+mod control;
+mod jobs;
+mod lane;
+
+pub use clients::{Ask, Clients, Measured, answer_text};
+pub use commits::Commits;
+pub use content::{Order, Takes, give, give_chunks};
+pub use control::{Outbox, control};
+pub use jobs::{Done, Jobs};
+pub use lane::Lane;
