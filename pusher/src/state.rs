@@ -1,0 +1,683 @@
+//! What the pusher knows, and what it does about it.
+//!
+//! The state is three trees ([`Trees`]) and what is on its way. Every event ends in
+//! [`Pusher::advance`], which plans what is due and hands out work, so there is no list of pending
+//! work that could be lost: after a restart the same trees give the same plan.
+//!
+//! Invariants:
+//! * A path is *busy* from the moment it is planned until its base row is durable here. Busy paths
+//!   are never planned again.
+//! * The base moves when a change is durable on both sides, and never before.
+//! * Batch numbers only grow. Every row of the base carries the number of its batch, so that after a
+//!   crash on either side the newer row of the two is the true one (`greeting.rs`).
+
+mod answers;
+mod batches;
+mod greeting;
+mod holds;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use disk::looks::Looks;
+use disk::{Look, Notes, RulesFile, Stored};
+use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
+use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
+use shared::path::RelPath;
+use shared::reconcile::{Mode, Naming, Policy, copy_of, reconcile};
+use shared::transfer::{Batch, Item, Need, Outcome};
+use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
+use shared::utc::UtcMs;
+use shared::wire::{AgreedRow, Frame, IndexId, PairId, Proof, pages};
+
+use batches::{Batches, Committing};
+use greeting::Peer;
+use holds::Holds;
+
+/// What the pusher is told at its start. The pair and the peer's name may change later.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// This node's name.
+    pub node: String,
+    /// The root of its tree, for people.
+    pub root: String,
+    /// The program's version, for people.
+    pub version: String,
+    /// The pair, once there is one.
+    pub pair: Option<PairId>,
+    /// The receiver's name, as far as known.
+    pub peer: String,
+    /// Which changes travel.
+    pub mode: Mode,
+    /// The cycle.
+    pub interval: Duration,
+}
+
+/// A client that waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Client {
+    /// On this machine.
+    Local(u64),
+    /// On the receiver's machine.
+    Remote(u64),
+}
+
+/// What happens to the pusher.
+#[derive(Debug)]
+pub enum Event {
+    /// The disk saw this.
+    Observed(Vec<(RelPath, Sight)>),
+    /// A batch was applied to this side's tree; its agreed rows are durable.
+    Applied(Gen, Vec<Outcome>),
+    /// A sweep or a look at paths ended.
+    Looked {
+        /// Whether it was a sweep.
+        sweep: bool,
+        /// Paths to look at again; or why the root cannot be looked at.
+        result: Result<Vec<RelPath>, String>,
+    },
+    /// Base rows are durable here.
+    Committed(Gen),
+    /// The disk cannot be used.
+    DiskFailed(String),
+    /// The watcher says that something moved.
+    Hint(disk::watch::Hint),
+    /// A receiver has connected.
+    Linked,
+    /// A frame of the control stream.
+    Frame(Frame),
+    /// The connection has ended.
+    Unlinked(String),
+    /// This node was paired.
+    Paired(PairId, String),
+    /// The rules' file of this side was read; `None` when there is none.
+    RulesRead(Option<RulesFile>),
+    /// A client asks.
+    Asked(Client, Request),
+    /// Time has passed.
+    Tick,
+}
+
+/// What the pusher wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Look at the tree; ends as [`Event::Looked`].
+    Look(Look),
+    /// Send a frame on the control stream.
+    Send(Frame),
+    /// Send a batch with its content to the receiver, with its place in the lane.
+    Push(Batch, Option<u64>),
+    /// Apply a batch to this side's tree, with its place in the lane; ends as [`Event::Applied`].
+    Take(Batch, Option<u64>, Gen),
+    /// Send chunks that the receiver asks for.
+    GiveChunks(Need),
+    /// Make base rows durable; ends as [`Event::Committed`].
+    Commit {
+        /// Their batch.
+        batch: Gen,
+        /// The rows.
+        rows: Vec<AgreedRow>,
+        /// What is stored with them.
+        notes: Notes,
+        /// Whether this side's files have to be made durable first.
+        sync_tree: bool,
+    },
+    /// Apply these rules from now on.
+    SetRules(Rules),
+    /// Read the rules' file of this side; ends as [`Event::RulesRead`].
+    ReadRules,
+    /// Answer a client.
+    Answer(Client, Response),
+    /// Serve a request of a client that needs the disk or the link.
+    Serve(Client, Request),
+    /// Tell those who listen.
+    Tell(Told),
+    /// End the connection, with a sentence for the other side.
+    Unlink(String),
+}
+
+/// The pusher's state machine.
+pub struct Pusher {
+    setup: Setup,
+    trees: Trees,
+    looks: Looks,
+    notes: Notes,
+    index: IndexId,
+    peer: Peer,
+    /// The commit that says whose base it is, until it is durable. Nothing is planned before.
+    greeting_commit: Option<Gen>,
+    /// Paths to plan.
+    due: BTreeSet<RelPath>,
+    /// Paths to plan as soon as something that is on its way has arrived.
+    undecided: Vec<RelPath>,
+    batches: Batches,
+    holds: Holds,
+    /// Paths that the mode leaves alone.
+    untracked: BTreeSet<RelPath>,
+    /// Conflict copies in the base. They are known by their names, so that they are found again
+    /// after any restart, and are resolved when somebody renames or deletes them.
+    copies: BTreeSet<RelPath>,
+    /// The number of the last sweep that the receiver was asked for.
+    beta_sweeps: u64,
+    waiting: Vec<answers::Waiting>,
+    /// Clients that asked for the status, and when they are answered at the latest.
+    asked_status: Vec<(Client, Instant)>,
+    /// Clients of this machine whose request the receiver is serving.
+    passed_on: BTreeSet<u64>,
+    halted: Option<Problem>,
+    degraded: Vec<Problem>,
+    last_proof: Option<(Proof, Instant)>,
+    last_change: Option<UtcMs>,
+    pending_since: Option<Instant>,
+    was_settled: bool,
+    /// The time of the event that is being handled.
+    now: Instant,
+    utc: UtcMs,
+    actions: Vec<Action>,
+}
+
+impl Pusher {
+    /// Starts from what the disk has stored.
+    pub fn new(setup: Setup, stored: Stored, looks: Looks, now: Instant, utc: UtcMs) -> Self {
+        let mut trees = Trees::new(stored.base);
+        let known: Vec<RelPath> = trees.base().keys().cloned().collect();
+        let seen: BTreeMap<RelPath, Entry> = stored.seen_known.into_iter().collect();
+        // What the disk knew last is taken for true until the first sweep corrects it.
+        for path in known.into_iter().filter(|path| !seen.contains_key(path)) {
+            trees.observe(Side::Alpha, path, Sight::Absent);
+        }
+        for (path, entry) in seen {
+            trees.observe(Side::Alpha, path, Sight::Is(entry));
+        }
+        let last_batch = trees
+            .base()
+            .values()
+            .map(|row| row.batch)
+            .max()
+            .unwrap_or_default();
+        let mut notes = stored.notes;
+        notes.last_batch = notes.last_batch.max(last_batch);
+        let mut pusher = Self {
+            setup,
+            trees,
+            looks,
+            notes,
+            index: stored.index,
+            peer: Peer::default(),
+            greeting_commit: None,
+            due: BTreeSet::new(),
+            undecided: Vec::new(),
+            batches: Batches::default(),
+            holds: Holds::default(),
+            untracked: BTreeSet::new(),
+            copies: BTreeSet::new(),
+            beta_sweeps: 0,
+            waiting: Vec::new(),
+            asked_status: Vec::new(),
+            passed_on: BTreeSet::new(),
+            halted: None,
+            degraded: Vec::new(),
+            last_proof: None,
+            last_change: None,
+            pending_since: None,
+            was_settled: false,
+            now,
+            utc,
+            actions: Vec::new(),
+        };
+        pusher.find_copies();
+        if pusher.notes.ignore.is_empty() && pusher.trees.agreed(&rules_path()).is_none() {
+            // Nothing was ever agreed, so the rules of this side hold from the start.
+            pusher.actions.push(Action::ReadRules);
+        }
+        pusher
+    }
+
+    /// Takes an event and returns what has to be done.
+    pub fn apply(&mut self, event: Event, now: Instant, utc: UtcMs) -> Vec<Action> {
+        (self.now, self.utc) = (now, utc);
+        match event {
+            Event::Observed(rows) => self.observed(Side::Alpha, rows),
+            Event::Applied(batch, outcomes) => self.applied(Side::Alpha, batch, outcomes),
+            Event::Looked { sweep, result } => self.looked(sweep, result),
+            Event::Committed(batch) => self.committed(batch),
+            Event::DiskFailed(text) => self.halt(
+                "halted.disk",
+                text,
+                "check the disk, then start the daemon again",
+            ),
+            Event::Hint(hint) => self.hint(hint),
+            Event::Linked => self.peer.link(self.now),
+            Event::Frame(frame) => self.frame(frame),
+            Event::Unlinked(reason) => self.unlinked(reason),
+            Event::Paired(pair, peer) => {
+                self.setup.pair = Some(pair);
+                self.setup.peer = peer;
+            }
+            Event::RulesRead(file) => self.rules_read(file),
+            Event::Asked(client, request) => self.asked(client, request),
+            Event::Tick => {}
+        }
+        self.advance();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Returns when [`Event::Tick`] has to come at the latest.
+    pub fn next_tick(&self) -> Option<Instant> {
+        let proof = self
+            .last_proof
+            .as_ref()
+            .map(|(_, at)| *at + self.proof_interval());
+        [
+            self.looks.next(),
+            self.holds.next_retry(),
+            self.next_answer(),
+            proof,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Plans what is due and hands out work.
+    fn advance(&mut self) {
+        while let Some(look) = self.looks.poll(self.now) {
+            self.actions.push(Action::Look(look));
+        }
+        self.due.extend(self.holds.take_due(self.now));
+        if self.may_plan() {
+            self.plan();
+            self.dispatch();
+        }
+        self.prove();
+    }
+
+    fn may_plan(&self) -> bool {
+        self.peer.is_ready()
+            && self.greeting_commit.is_none()
+            && self.looks.has_swept()
+            && !self.notes.paused
+            && self.halted.is_none()
+    }
+
+    fn policy(&self) -> Policy {
+        let naming = Naming {
+            alpha: self.setup.node.clone(),
+            beta: self.setup.peer.clone(),
+            now: self.utc,
+        };
+        // Until there is a lease, the pusher is the primary.
+        Policy {
+            mode: self.setup.mode,
+            primary: Side::Alpha,
+            naming,
+        }
+    }
+
+    fn plan(&mut self) {
+        if self.due.is_empty() || self.batches.is_full() {
+            return;
+        }
+        let due: BTreeSet<RelPath> = std::mem::take(&mut self.due);
+        for path in &due {
+            self.holds.release(path);
+            self.untracked.remove(path);
+        }
+        let plan = reconcile(
+            &self.trees,
+            &due,
+            &|path| self.batches.is_busy(path),
+            &self.policy(),
+        );
+        for conflict in plan.conflicts {
+            self.tell(Happening::Conflict {
+                path: conflict.path,
+                copy: conflict.copy,
+            });
+        }
+        for (path, hold) in plan.held {
+            let problem = holds::problem_of(&path, &hold);
+            if self
+                .holds
+                .hold(path.clone(), problem.clone(), self.now, self.utc)
+            {
+                self.tell(Happening::Held(problem));
+            }
+            self.waited_for(&path);
+        }
+        self.undecided.extend(plan.undecided);
+        for path in plan.untracked {
+            self.waited_for(&path);
+            self.untracked.insert(path);
+        }
+        for (_, op) in &plan.ops {
+            self.holds.release(&op.path);
+        }
+        self.agree_on(plan.agree);
+        self.batches.enqueue(plan.ops);
+    }
+
+    /// Moves the base at paths that are equal on both sides already.
+    fn agree_on(&mut self, rows: Vec<(RelPath, Option<Entry>)>) {
+        if rows.is_empty() {
+            return;
+        }
+        let batch = self.next_batch();
+        let rows: Vec<AgreedRow> = rows
+            .into_iter()
+            .map(|(path, entry)| (path, BaseRow { entry, batch }))
+            .collect();
+        // Nobody wrote these through us, so nobody has made them durable yet.
+        self.commit(
+            batch,
+            Committing {
+                announce: rows.clone(),
+                rows,
+            },
+            true,
+        );
+    }
+
+    fn next_batch(&mut self) -> Gen {
+        self.notes.last_batch = self.notes.last_batch.next();
+        self.notes.last_batch
+    }
+
+    /// Makes rows durable here.
+    fn commit(&mut self, batch: Gen, rows: Committing, sync_tree: bool) {
+        self.resolve();
+        self.actions.push(Action::Commit {
+            batch,
+            rows: rows.rows.clone(),
+            notes: self.notes.clone(),
+            sync_tree,
+        });
+        self.batches.committing(batch, rows);
+    }
+
+    fn committed(&mut self, batch: Gen) {
+        self.greeting_commit.take_if(|awaited| *awaited == batch);
+        let Some(committed) = self.batches.committed(batch) else {
+            return;
+        };
+        for (path, row) in committed.rows {
+            self.settle(&path, row);
+        }
+        self.announce(batch, &committed.announce);
+    }
+
+    /// Tells the receiver about rows that are durable here. Without a link it learns of them when it
+    /// comes back, because their batch stays unresolved.
+    fn announce(&mut self, batch: Gen, rows: &[AgreedRow]) {
+        if rows.is_empty() || !self.peer.is_ready() {
+            return;
+        }
+        self.batches.announced(batch);
+        for rows in pages(rows) {
+            self.actions
+                .push(Action::Send(Frame::Agreed(batch, rows.to_vec())));
+        }
+    }
+
+    /// Moves the base in memory, where it is durable already.
+    fn settle(&mut self, path: &RelPath, row: BaseRow) {
+        let before = self.trees.agreed(path).cloned();
+        let entry = row.entry.clone();
+        self.agree(path.clone(), row);
+        self.last_change = Some(self.utc);
+        self.agreed_at(path, entry.as_ref());
+        if *path == rules_path() && before != entry {
+            self.actions.push(Action::ReadRules);
+        }
+        if self.is_apart(path) {
+            self.due.insert(path.clone());
+        }
+        self.due.extend(self.undecided.drain(..));
+    }
+
+    fn agree(&mut self, path: RelPath, row: BaseRow) {
+        if copy_of(&path).is_some() {
+            match row.entry {
+                Some(_) => self.copies.insert(path.clone()),
+                None => self.copies.remove(&path),
+            };
+        }
+        self.trees.agree(path, row);
+    }
+
+    fn find_copies(&mut self) {
+        let there = self
+            .trees
+            .base()
+            .iter()
+            .filter(|(_, row)| row.entry.is_some());
+        self.copies = there
+            .map(|(path, _)| path)
+            .filter(|path| copy_of(path).is_some())
+            .cloned()
+            .collect();
+    }
+
+    fn is_apart(&self, path: &RelPath) -> bool {
+        [Side::Alpha, Side::Beta]
+            .iter()
+            .any(|side| self.trees.view(*side).apart().contains_key(path))
+    }
+
+    fn observed(&mut self, side: Side, rows: Vec<(RelPath, Sight)>) {
+        for (path, sight) in rows {
+            self.trees.observe(side, path.clone(), sight);
+            self.due.insert(path);
+        }
+    }
+
+    fn looked(&mut self, sweep: bool, result: Result<Vec<RelPath>, String>) {
+        match (sweep, result) {
+            (true, Ok(again)) => {
+                let first = !self.looks.has_swept();
+                let answered = self.looks.swept(again, self.now);
+                self.swept(Side::Alpha, &answered);
+                if self
+                    .halted
+                    .as_ref()
+                    .is_some_and(|problem| problem.code == "halted.root")
+                {
+                    self.halted = None;
+                }
+                if first {
+                    self.due.extend(self.unsettled());
+                }
+            }
+            (false, Ok(again)) => self.looks.looked(again, self.now),
+            (sweep, Err(text)) => {
+                if sweep {
+                    self.looks.sweep_failed(self.now);
+                } else {
+                    self.looks.looked(Vec::new(), self.now);
+                }
+                self.halt(
+                    "halted.root",
+                    text,
+                    "bring the folder back; the sync goes on by itself",
+                );
+            }
+        }
+    }
+
+    fn unsettled(&self) -> BTreeSet<RelPath> {
+        [Side::Alpha, Side::Beta]
+            .iter()
+            .flat_map(|side| self.trees.view(*side).apart().keys().cloned())
+            .collect()
+    }
+
+    fn hint(&mut self, hint: disk::watch::Hint) {
+        match hint {
+            disk::watch::Hint::Path(path) => self.looks.hint(path, false, self.now),
+            disk::watch::Hint::Closed(path) => self.looks.hint(path, true, self.now),
+            disk::watch::Hint::Sweep(_) => self.looks.sweep(self.now),
+            disk::watch::Hint::Degraded(text) => {
+                self.looks.degrade(self.now);
+                self.degraded.push(Problem {
+                    code: "degraded.watch".into(),
+                    severity: control::Health::Degraded,
+                    path: None,
+                    text,
+                    fix: "raise fs.inotify.max_user_watches; until then every change is found by the sweep".into(),
+                });
+            }
+        }
+    }
+
+    fn halt(&mut self, code: &str, text: String, fix: &str) {
+        let problem = Problem {
+            code: code.into(),
+            severity: control::Health::Halted,
+            path: None,
+            text,
+            fix: fix.into(),
+        };
+        if self.halted.as_ref() != Some(&problem) {
+            self.halted = Some(problem.clone());
+            self.tell(Happening::Halted(problem));
+        }
+    }
+
+    fn rules_read(&mut self, file: Option<RulesFile>) {
+        let (content, text) = match file {
+            Some(file) => (Some(file.content), file.text),
+            None => (None, Ok(String::new())),
+        };
+        let agreed = self.trees.agreed(&rules_path());
+        let never_agreed = self.notes.base_of.is_none() && agreed.is_none();
+        let rules = if never_agreed {
+            // There is nobody yet who could have other rules.
+            Some(text.and_then(|text| Rules::parse(&text)))
+        } else {
+            agreed_rules(content.as_ref(), &text, agreed)
+        };
+        match rules {
+            Some(Ok(rules)) => self.set_rules(rules),
+            Some(Err(refused)) => self.rules_refused(&refused),
+            None => {}
+        }
+    }
+
+    fn set_rules(&mut self, rules: Rules) {
+        self.degraded
+            .retain(|problem| problem.code != "degraded.ignore");
+        if self.notes.ignore == rules.text() {
+            return;
+        }
+        self.notes.ignore = rules.text().to_owned();
+        let batch = self.next_batch();
+        self.commit(batch, Committing::default(), false);
+        self.actions.push(Action::SetRules(rules));
+        self.looks.sweep(self.now);
+    }
+
+    fn rules_refused(&mut self, refused: &RulesRefused) {
+        self.degraded
+            .retain(|problem| problem.code != "degraded.ignore");
+        self.degraded.push(Problem {
+            code: "degraded.ignore".into(),
+            severity: control::Health::Degraded,
+            path: Some(RULES_FILE.into()),
+            text: format!("{refused}; the rules before it stay in force"),
+            fix: format!("correct {RULES_FILE}"),
+        });
+    }
+
+    /// Sends what is known about the equality of the trees, when it has changed or is due.
+    fn prove(&mut self) {
+        let settled = self.is_settled();
+        if settled && !self.was_settled {
+            let view = self.trees.view(Side::Alpha);
+            let (files, bytes) = (view.files(), view.bytes());
+            self.tell(Happening::Settled { files, bytes });
+        }
+        self.was_settled = settled;
+        if settled {
+            self.pending_since = None;
+        } else {
+            self.pending_since.get_or_insert(self.now);
+        }
+        self.send_proof(settled);
+        // After the proof, so that the receiver knows it when the answer is out.
+        self.answer_waiting();
+        self.answer_status();
+    }
+
+    fn send_proof(&mut self, settled: bool) {
+        if !self.peer.is_ready() {
+            return;
+        }
+        let due = match &self.last_proof {
+            None => true,
+            Some((last, at)) => {
+                let waited = self.now.saturating_duration_since(*at);
+                let changed = last.settled != settled
+                    || settled && (last.alpha, last.beta) != self.hashes()
+                    || last.sync.held != self.holds.len();
+                changed && (settled || waited >= Duration::from_millis(200))
+                    || waited >= self.proof_interval()
+            }
+        };
+        if due {
+            let proof = self.proof(settled);
+            self.actions.push(Action::Send(Frame::Proof(proof.clone())));
+            self.last_proof = Some((proof, self.now));
+        }
+    }
+
+    fn proof_interval(&self) -> Duration {
+        if self.was_settled {
+            self.setup.interval
+        } else {
+            Duration::from_secs(1).min(self.setup.interval)
+        }
+    }
+
+    fn hashes(&self) -> (shared::hash::SetHash, shared::hash::SetHash) {
+        (
+            self.trees.view(Side::Alpha).hash(),
+            self.trees.view(Side::Beta).hash(),
+        )
+    }
+
+    fn tell(&mut self, what: Happening) {
+        self.actions.push(Action::Tell(Told { at: self.utc, what }));
+    }
+}
+
+/// Returns the path of the rules' file.
+pub(crate) fn rules_path() -> RelPath {
+    // The constant is a plain name.
+    RelPath::parse(RULES_FILE).unwrap_or_else(|_| unreachable!())
+}
+
+fn side_name(side: Side) -> NodeSide {
+    match side {
+        Side::Alpha => NodeSide::Pusher,
+        Side::Beta => NodeSide::Receiver,
+    }
+}
+
+/// Returns what a giver has to send for a batch.
+pub(crate) fn items(batch: &Batch) -> Vec<Item> {
+    let wants = batch
+        .ops
+        .iter()
+        .enumerate()
+        .filter_map(|(index, op)| Some((index, op.wants()?)));
+    wants
+        .map(|(index, (path, entry))| Item {
+            index: index as u32,
+            path: path.clone(),
+            entry: entry.clone(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

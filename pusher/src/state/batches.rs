@@ -1,0 +1,423 @@
+//! What is on its way: queued operations, batches in flight, rows that are being made durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use shared::control::{Change, Happening};
+use shared::path::{RelPath, below};
+use shared::transfer::{BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, Outcome, Source};
+use shared::tree::{BaseRow, Entry, Gen, Side};
+use shared::wire::{AgreedRow, Frame, PAGE_BYTES_MAX, Row};
+
+use super::{Action, Pusher, holds, items, side_name};
+
+/// Most batches of small changes in flight for each side. They are applied in order.
+const LANE_BATCHES_MAX: usize = 4;
+/// Most long files in flight for each side.
+const BULK_MAX: usize = 4;
+/// A file above this travels alone, outside the lane, so that small changes overtake it.
+const BULK_BYTES_MIN: u64 = BATCH_BYTES_MAX;
+/// Operations that may be planned ahead; beyond it, planning waits.
+const PLANNED_OPS_MAX: usize = 400_000;
+
+/// Queued and running work.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    busy: BTreeMap<RelPath, Busy>,
+    alpha: Queue,
+    beta: Queue,
+    flying: BTreeMap<Gen, Flying>,
+    committing: BTreeMap<Gen, Committing>,
+    /// Batches whose rows the receiver has not confirmed.
+    unnoted: BTreeSet<Gen>,
+    lane: [u64; 2],
+}
+
+/// A path that is being changed.
+#[derive(Debug, Default)]
+struct Busy {
+    /// Operations that are not finished.
+    left: usize,
+    /// Whether one of them failed.
+    failed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    small: VecDeque<Op>,
+    bulk: VecDeque<Op>,
+    /// Operations that would displace what a conflict copy is still to be made of.
+    after_copy: Vec<Op>,
+    /// What conflict copies on this side are still to be made of.
+    copying: BTreeMap<RelPath, usize>,
+}
+
+#[derive(Debug)]
+struct Flying {
+    side: Side,
+    in_lane: bool,
+    ops: Vec<Op>,
+}
+
+/// Rows that are being made durable here.
+#[derive(Debug, Default)]
+pub(super) struct Committing {
+    /// All of them.
+    pub(super) rows: Vec<AgreedRow>,
+    /// Those that the receiver has to be told of.
+    pub(super) announce: Vec<AgreedRow>,
+}
+
+impl Queue {
+    fn push(&mut self, op: Op) {
+        if op.make.as_ref().map_or(0, Entry::len) > BULK_BYTES_MIN
+            && !matches!(op.from, Source::Nothing)
+        {
+            self.bulk.push_back(op);
+        } else {
+            self.small.push_back(op);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.small.len() + self.bulk.len() + self.after_copy.len()
+    }
+
+    fn drain(&mut self) -> Vec<Op> {
+        self.copying.clear();
+        self.small
+            .drain(..)
+            .chain(self.bulk.drain(..))
+            .chain(self.after_copy.drain(..))
+            .collect()
+    }
+}
+
+impl Batches {
+    fn queue(&mut self, side: Side) -> &mut Queue {
+        match side {
+            Side::Alpha => &mut self.alpha,
+            Side::Beta => &mut self.beta,
+        }
+    }
+
+    pub(super) fn is_busy(&self, path: &RelPath) -> bool {
+        self.busy.contains_key(path)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.busy.is_empty() && self.committing.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.alpha.len() + self.beta.len() > PLANNED_OPS_MAX
+    }
+
+    /// Takes the operations of a plan, in their order.
+    pub(super) fn enqueue(&mut self, ops: Vec<(Side, Op)>) {
+        for (side, op) in ops {
+            self.busy.entry(op.path.clone()).or_default().left += 1;
+            let queue = self.queue(side);
+            if let Source::Here(from) = &op.from {
+                *queue.copying.entry(from.clone()).or_default() += 1;
+            }
+            let displaces_source = queue.copying.contains_key(&op.path)
+                || queue.copying.keys().any(|from| from.is_below(&op.path));
+            if displaces_source && op.expect.is_some() {
+                queue.after_copy.push(op);
+            } else {
+                queue.push(op);
+            }
+        }
+    }
+
+    /// Takes the next batch for a side, if its share of the line is not used up.
+    fn next(&mut self, side: Side) -> Option<(Vec<Op>, bool)> {
+        let flying = |in_lane| {
+            self.flying
+                .values()
+                .filter(|f| f.side == side && f.in_lane == in_lane)
+                .count()
+        };
+        let (lane, bulk) = (flying(true), flying(false));
+        if lane < LANE_BATCHES_MAX {
+            let queue = self.queue(side);
+            let (mut ops, mut bytes, mut frame_bytes) = (Vec::new(), 0, 0);
+            while let Some(op) = queue.small.front() {
+                let len = if op.wants().is_some() {
+                    op.make.as_ref().map_or(0, Entry::len)
+                } else {
+                    0
+                };
+                let is_full = bytes + len > BATCH_BYTES_MAX || frame_bytes > PAGE_BYTES_MAX;
+                if ops.len() == BATCH_OPS_MAX || !ops.is_empty() && is_full {
+                    break;
+                }
+                bytes += len;
+                frame_bytes += op.bytes_max();
+                ops.extend(queue.small.pop_front());
+            }
+            if !ops.is_empty() {
+                return Some((ops, true));
+            }
+        }
+        if bulk < BULK_MAX {
+            // A long file waits for its directory, and for what has to leave its path.
+            let busy = &self.busy;
+            let ready = |op: &Op| {
+                !op.path.ancestors().any(|above| busy.contains_key(&above))
+                    && below(busy, &op.path).next().is_none()
+            };
+            let queue = if side == Side::Alpha {
+                &mut self.alpha
+            } else {
+                &mut self.beta
+            };
+            let at = queue.bulk.iter().position(ready)?;
+            return Some((vec![queue.bulk.remove(at)?], false));
+        }
+        None
+    }
+
+    /// Takes rows that are about to be made durable. Their paths are busy until they are.
+    pub(super) fn committing(&mut self, batch: Gen, rows: Committing) {
+        for (path, _) in &rows.rows {
+            self.busy.entry(path.clone()).or_default();
+        }
+        self.committing.insert(batch, rows);
+    }
+
+    pub(super) fn committed(&mut self, batch: Gen) -> Option<Committing> {
+        let committed = self.committing.remove(&batch)?;
+        for (path, _) in &committed.rows {
+            self.free(path);
+        }
+        Some(committed)
+    }
+
+    fn free(&mut self, path: &RelPath) {
+        if self.busy.get(path).is_some_and(|busy| busy.left == 0) {
+            self.busy.remove(path);
+        }
+    }
+
+    pub(super) fn announced(&mut self, batch: Gen) {
+        self.unnoted.insert(batch);
+    }
+
+    pub(super) fn noted(&mut self, batch: Gen) {
+        self.unnoted.remove(&batch);
+    }
+
+    /// Returns the lowest batch that is not known to be stored on both sides.
+    pub(super) fn first_open(&self) -> Option<Gen> {
+        [
+            self.flying.keys().next(),
+            self.committing.keys().next(),
+            self.unnoted.iter().next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .copied()
+    }
+
+    /// Forgets what is queued or on its way to the receiver, because the link is gone. Batches that
+    /// this side is taking end by themselves.
+    pub(super) fn unlink(&mut self) {
+        let mut dropped: Vec<Op> = self.alpha.drain();
+        dropped.extend(self.beta.drain());
+        let lost: Vec<Gen> = self
+            .flying
+            .iter()
+            .filter(|(_, f)| f.side == Side::Beta)
+            .map(|(batch, _)| *batch)
+            .collect();
+        for batch in lost {
+            dropped.extend(
+                self.flying
+                    .remove(&batch)
+                    .map(|f| f.ops)
+                    .unwrap_or_default(),
+            );
+        }
+        for op in dropped {
+            self.end(&op, false);
+        }
+        self.unnoted.clear();
+        self.lane[Side::Beta as usize] = 0;
+    }
+
+    /// Ends an operation; returns whether it was the last one of its path and none failed.
+    fn end(&mut self, op: &Op, done: bool) -> bool {
+        let Some(busy) = self.busy.get_mut(&op.path) else {
+            return false;
+        };
+        busy.left -= 1;
+        busy.failed |= !done;
+        let (left, failed) = (busy.left, busy.failed);
+        if left == 0 {
+            self.busy.remove(&op.path);
+        }
+        left == 0 && !failed
+    }
+
+    /// Lets go what waited for a conflict copy made of `from`.
+    fn copied(&mut self, side: Side, from: &RelPath, done: bool) -> Vec<Op> {
+        let queue = self.queue(side);
+        if let Some(count) = queue.copying.get_mut(from) {
+            *count -= 1;
+            if *count == 0 {
+                queue.copying.remove(from);
+            }
+        }
+        let waits = |op: &Op, queue: &Queue| {
+            queue.copying.contains_key(&op.path)
+                || queue.copying.keys().any(|from| from.is_below(&op.path))
+        };
+        let mut cancelled = Vec::new();
+        for op in std::mem::take(&mut queue.after_copy) {
+            if !done && (op.path == *from || from.is_below(&op.path)) {
+                cancelled.push(op);
+            } else if waits(&op, queue) {
+                queue.after_copy.push(op);
+            } else {
+                queue.push(op);
+            }
+        }
+        cancelled
+    }
+}
+
+impl Pusher {
+    /// Hands out queued work.
+    pub(super) fn dispatch(&mut self) {
+        for side in [Side::Beta, Side::Alpha] {
+            while let Some((ops, in_lane)) = self.batches.next(side) {
+                let number = self.next_batch();
+                let batch = Batch {
+                    number,
+                    ops: ops.clone(),
+                };
+                self.batches
+                    .flying
+                    .insert(number, Flying { side, in_lane, ops });
+                let place = in_lane.then(|| {
+                    let lane = &mut self.batches.lane[side as usize];
+                    *lane += 1;
+                    *lane - 1
+                });
+                match side {
+                    Side::Beta => self.actions.push(Action::Push(batch, place)),
+                    Side::Alpha => {
+                        let items = items(&batch);
+                        self.resolve();
+                        self.actions
+                            .push(Action::Take(batch, place, self.notes.resolved));
+                        if !items.is_empty() {
+                            self.actions.push(Action::Send(Frame::Fetch(number, items)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what became of a batch on one side.
+    pub(super) fn applied(&mut self, side: Side, batch: Gen, outcomes: Vec<Outcome>) {
+        let Some(flying) = self.batches.flying.remove(&batch) else {
+            return;
+        };
+        let mut outcomes = outcomes.into_iter();
+        let mut commit = Committing::default();
+        let mut stored: Vec<AgreedRow> = Vec::new();
+        for op in flying.ops {
+            // A missing outcome is no proof that it was done.
+            let outcome = outcomes.next().unwrap_or(Outcome::Stale);
+            let done = outcome == Outcome::Done;
+            let last_and_all_done = self.batches.end(&op, done);
+            if done {
+                self.trees
+                    .observe(side, op.path.clone(), op.make.clone().into());
+                let change = Change::between(op.expect.as_ref(), op.make.as_ref());
+                let len = op.make.as_ref().map_or(0, Entry::len);
+                self.tell(Happening::Changed {
+                    on: side_name(side),
+                    change,
+                    path: op.path.clone(),
+                    len,
+                });
+            }
+            let row = (
+                op.path.clone(),
+                BaseRow {
+                    entry: op.make.clone(),
+                    batch,
+                },
+            );
+            match (op.agrees, side) {
+                // Applying it made the row durable here, and the receiver has to store it.
+                (true, Side::Alpha) if done => stored.push(row),
+                // Applying it made the row durable there.
+                (true, Side::Beta) if done => commit.rows.push(row),
+                (false, _) if last_and_all_done => {
+                    commit.announce.push(row.clone());
+                    commit.rows.push(row);
+                }
+                _ => {}
+            }
+            if let Source::Here(from) = &op.from {
+                for cancelled in self.batches.copied(side, from, done) {
+                    self.batches.end(&cancelled, false);
+                    self.holds.retry(cancelled.path, self.now);
+                }
+            }
+            if !done {
+                self.failed(side, &op, outcome);
+            }
+        }
+        self.due.extend(self.undecided.drain(..));
+        for (path, row) in &stored {
+            self.settle(path, row.clone());
+        }
+        self.announce(batch, &stored);
+        if !commit.rows.is_empty() {
+            self.commit(batch, commit, false);
+        }
+    }
+
+    fn failed(&mut self, side: Side, op: &Op, outcome: Outcome) {
+        match outcome {
+            Outcome::Held(trouble) => {
+                let problem = holds::problem_of_trouble(side_name(side), &op.path, &trouble);
+                if self
+                    .holds
+                    .hold(op.path.clone(), problem.clone(), self.now, self.utc)
+                {
+                    self.tell(Happening::Held(problem));
+                }
+                self.waited_for(&op.path);
+            }
+            Outcome::Stale | Outcome::Gone | Outcome::Done => {
+                self.holds.retry(op.path.clone(), self.now);
+            }
+        }
+    }
+
+    /// Returns the batch up to which all rows are stored on both sides.
+    fn resolved(&self) -> Gen {
+        if !self.peer.is_ready() {
+            return self.notes.resolved;
+        }
+        let open = self
+            .batches
+            .first_open()
+            .map_or(self.notes.last_batch, |open| Gen(open.0 - 1));
+        open.max(self.notes.resolved)
+    }
+
+    /// Notes up to where all rows are stored on both sides.
+    pub(super) fn resolve(&mut self) {
+        self.notes.resolved = self.resolved();
+        self.trees.forget_tombstones(self.notes.resolved);
+    }
+}

@@ -1,0 +1,266 @@
+//! The start of a connection: both sides find out what the other one has.
+//!
+//! | From | Frame | Says |
+//! | --- | --- | --- |
+//! | receiver | `Hello` | who it is, which bases belong together |
+//! | pusher | `Welcome`, `Agreed`…, `Start` | base rows that the receiver may lack |
+//! | receiver | `Bases`… | base rows that the pusher may lack: a batch that was applied when the link or this process died |
+//! | receiver | `Seen`…, `Ready` | where its tree is apart from its base, and the set hash of its tree |
+//!
+//! For each path the row of the higher batch number is the true one: it was written after the change
+//! had become durable on both sides. When the set hash does not agree at the end, the receiver is
+//! asked for its whole tree. If the bases do not belong together (an index was lost), both are
+//! forgotten, and the trees are united without a single deletion.
+
+use std::time::Instant;
+
+use shared::control::{Happening, PeerState};
+use shared::hash::SetHash;
+use shared::tree::{BaseRow, Side, Sight};
+use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, Welcome, pages};
+
+use super::batches::Committing;
+use super::{Action, Pusher};
+
+/// The receiver, as seen from here.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    phase: Phase,
+    pub(super) last_heard: Option<Instant>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Away,
+    Connected,
+    /// It is telling what it has; `whole` says that it was asked for every entry.
+    Greeting {
+        whole: bool,
+    },
+    Ready,
+}
+
+impl Peer {
+    pub(super) fn link(&mut self, now: Instant) {
+        self.phase = Phase::Connected;
+        self.last_heard = Some(now);
+    }
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.phase != Phase::Away
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    pub(super) fn state(&self, paired: bool) -> PeerState {
+        match self.phase {
+            Phase::Away if !paired => PeerState::Unpaired,
+            Phase::Away => PeerState::Unlinked,
+            Phase::Connected | Phase::Greeting { .. } => PeerState::Greeting,
+            Phase::Ready => PeerState::Linked,
+        }
+    }
+}
+
+impl Pusher {
+    pub(super) fn frame(&mut self, frame: Frame) {
+        self.peer.last_heard = Some(self.now);
+        let greeting = matches!(self.peer.phase, Phase::Greeting { .. });
+        match frame {
+            Frame::Hello(hello) if self.peer.phase == Phase::Connected => self.hello(hello),
+            Frame::Bases(rows) if greeting => self.bases(rows),
+            Frame::Seen(rows) if greeting || self.peer.is_ready() => {
+                self.observed(Side::Beta, rows);
+            }
+            Frame::Ready(hash) if greeting => self.ready(hash),
+            Frame::Noted(batch) => self.batches.noted(batch),
+            Frame::Swept(id, hash) if self.peer.is_ready() => {
+                self.swept(Side::Beta, &[id]);
+                self.check_hash(hash);
+            }
+            Frame::Applied(batch, outcomes) => self.applied(Side::Beta, batch, outcomes),
+            Frame::Need(need) => self.actions.push(Action::GiveChunks(need)),
+            Frame::Ask(id, request) => self.asked_by_peer(id, &request),
+            Frame::Answer(id, response) => self.answered_by_peer(id, &response),
+            Frame::Refuse(reason) => self.actions.push(Action::Unlink(reason)),
+            Frame::Unknown(_) => {}
+            other => {
+                let reason = format!("a {} frame came when none was expected", other.name());
+                self.refuse(reason);
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: String) {
+        self.actions
+            .push(Action::Send(Frame::Refuse(reason.clone())));
+        self.actions.push(Action::Unlink(reason));
+    }
+
+    fn hello(&mut self, hello: Hello) {
+        if hello.version != PROTOCOL_VERSION {
+            return self.refuse(format!(
+                "the receiver speaks version {} of the protocol and the pusher version {PROTOCOL_VERSION}; \
+                 install the same layer-sync on both machines",
+                hello.version
+            ));
+        }
+        if self.setup.pair != Some(hello.pair) {
+            return self.refuse(
+                "the receiver belongs to another pair; pair the two again with `layer-sync pair`"
+                    .into(),
+            );
+        }
+        self.setup.peer = hello.node;
+        self.notes.last_batch = self.notes.last_batch.max(hello.last_batch);
+        let base_kept =
+            hello.base_of == Some(self.index) && self.notes.base_of == Some(hello.index);
+        self.notes.base_of = Some(hello.index);
+        if !base_kept {
+            self.forget_base();
+        }
+        self.trees.forget_side(Side::Beta);
+        self.peer.phase = Phase::Greeting { whole: false };
+        self.actions.push(Action::Send(Frame::Welcome(Welcome {
+            version: PROTOCOL_VERSION,
+            node: self.setup.node.clone(),
+            index: self.index,
+            base_kept,
+            resolved: self.notes.resolved,
+            ignore: self.notes.ignore.clone(),
+        })));
+        let rows: Vec<AgreedRow> = self
+            .trees
+            .base()
+            .iter()
+            .filter(|(_, row)| row.batch > self.notes.resolved)
+            .map(|(path, row)| (path.clone(), row.clone()))
+            .collect();
+        for rows in pages(&rows) {
+            self.actions.push(Action::Send(Frame::Agreed(
+                self.notes.last_batch,
+                rows.to_vec(),
+            )));
+        }
+        self.actions.push(Action::Send(Frame::Start));
+    }
+
+    fn forget_base(&mut self) {
+        let batch = self.next_batch();
+        let rows: Vec<AgreedRow> = self
+            .trees
+            .base()
+            .keys()
+            .map(|path| (path.clone(), BaseRow { entry: None, batch }))
+            .collect();
+        self.trees.forget_base();
+        self.copies.clear();
+        self.notes.resolved = batch;
+        // Whose base it is has to be durable before anything is agreed on.
+        self.greeting_commit = Some(batch);
+        self.commit(
+            batch,
+            Committing {
+                rows,
+                announce: Vec::new(),
+            },
+            false,
+        );
+    }
+
+    /// Takes base rows of the receiver that may be newer than ours.
+    fn bases(&mut self, rows: Vec<AgreedRow>) {
+        let newer: Vec<AgreedRow> = rows
+            .into_iter()
+            .filter(|(path, row)| {
+                self.trees
+                    .base()
+                    .get(path)
+                    .is_none_or(|ours| row.batch > ours.batch)
+            })
+            .collect();
+        for (path, row) in &newer {
+            // Until it says otherwise, the receiver's tree is its base.
+            self.trees
+                .observe(Side::Beta, path.clone(), row.entry.clone().into());
+            self.agree(path.clone(), row.clone());
+            self.due.insert(path.clone());
+        }
+        if let Some(batch) = newer.iter().map(|(_, row)| row.batch).max() {
+            self.notes.last_batch = self.notes.last_batch.max(batch);
+            let batch = self.next_batch();
+            self.commit(
+                batch,
+                Committing {
+                    rows: newer,
+                    announce: Vec::new(),
+                },
+                false,
+            );
+        }
+    }
+
+    fn ready(&mut self, hash: SetHash) {
+        let agrees = self.trees.view(Side::Beta).hash() == hash;
+        match self.peer.phase {
+            Phase::Greeting { whole: false } if !agrees => self.ask_whole(),
+            Phase::Greeting { whole: true } if !agrees => {
+                self.refuse(
+                    "the receiver's tree does not have the set hash that it announced".into(),
+                );
+            }
+            _ => {
+                self.peer.phase = Phase::Ready;
+                self.last_proof = None;
+                self.due.extend(self.unsettled());
+                self.tell(Happening::Linked {
+                    peer: self.setup.peer.clone(),
+                });
+            }
+        }
+    }
+
+    /// Asks for every entry of the receiver's tree.
+    fn ask_whole(&mut self) {
+        let known: Vec<_> = self
+            .trees
+            .base()
+            .keys()
+            .chain(self.trees.view(Side::Beta).apart().keys())
+            .cloned()
+            .collect();
+        for path in known {
+            self.trees.observe(Side::Beta, path, Sight::Absent);
+        }
+        self.peer.phase = Phase::Greeting { whole: true };
+        self.actions.push(Action::Send(Frame::TellAll));
+    }
+
+    /// Compares the receiver's set hash after a sweep with what is known here. While changes are on
+    /// their way they may differ; at rest they must not.
+    fn check_hash(&mut self, hash: SetHash) {
+        if self.batches.is_empty()
+            && self.due.is_empty()
+            && self.trees.view(Side::Beta).hash() != hash
+        {
+            self.ask_whole();
+        }
+    }
+
+    pub(super) fn unlinked(&mut self, reason: String) {
+        if !self.peer.is_linked() {
+            return;
+        }
+        self.resolve();
+        self.peer.phase = Phase::Away;
+        self.batches.unlink();
+        self.due.clear();
+        self.undecided.clear();
+        self.last_proof = None;
+        self.lose_passed_on();
+        self.tell(Happening::Unlinked { reason });
+    }
+}

@@ -1,0 +1,501 @@
+//! The pusher's decisions, event by event. The receiver is played by hand.
+
+use std::time::{Duration, Instant};
+
+use disk::quiet::Quiet;
+use shared::hash::{ContentHash, SetHash};
+use shared::transfer::Op;
+use shared::wire::Hello;
+
+use super::*;
+
+const OURS: IndexId = IndexId([1; 16]);
+const THEIRS: IndexId = IndexId([2; 16]);
+const PAIR: PairId = PairId([3; 16]);
+
+fn path(raw: &str) -> RelPath {
+    RelPath::parse(raw).unwrap()
+}
+
+fn file(content: &str) -> Entry {
+    Entry::File {
+        content: ContentHash::of_bytes(content.as_bytes()),
+        len: content.len() as u64,
+        exec: false,
+    }
+}
+
+fn is(raw: &str, content: &str) -> (RelPath, Sight) {
+    (path(raw), Sight::Is(file(content)))
+}
+
+fn row(content: &str, batch: u64) -> BaseRow {
+    BaseRow {
+        entry: Some(file(content)),
+        batch: Gen(batch),
+    }
+}
+
+fn hash_of(rows: &[(RelPath, Sight)]) -> SetHash {
+    let mut hash = SetHash::default();
+    rows.iter()
+        .filter_map(|(path, sight)| Some((path, sight.entry()?)))
+        .for_each(|(path, entry)| hash.add(path, entry));
+    hash
+}
+
+/// A pusher with its clock.
+struct Bench {
+    pusher: Pusher,
+    now: Instant,
+    done: Vec<Action>,
+}
+
+impl Bench {
+    fn new(base: &[(&str, &str, u64)], seen: &[(&str, &str)]) -> Self {
+        let now = Instant::now();
+        let setup = Setup {
+            node: "vm".into(),
+            root: "/tree".into(),
+            version: "0".into(),
+            pair: Some(PAIR),
+            peer: "mac".into(),
+            mode: Mode::TwoWaySafe,
+            interval: Duration::from_secs(30),
+        };
+        let stored = Stored {
+            base: base
+                .iter()
+                .map(|(p, content, batch)| (path(p), row(content, *batch)))
+                .collect(),
+            seen_known: seen
+                .iter()
+                .map(|(p, content)| (path(p), file(content)))
+                .collect(),
+            index: OURS,
+            index_is_new: false,
+            notes: Notes {
+                base_of: Some(THEIRS),
+                ..Notes::default()
+            },
+        };
+        let looks = Looks::new(Quiet::new(None), setup.interval, now);
+        Self {
+            pusher: Pusher::new(setup, stored, looks, now, UtcMs(0)),
+            now,
+            done: Vec::new(),
+        }
+    }
+
+    fn on(&mut self, event: Event) -> &mut Self {
+        self.done
+            .extend(self.pusher.apply(event, self.now, UtcMs(0)));
+        self
+    }
+
+    /// The first sweep has ended.
+    fn swept(&mut self) -> &mut Self {
+        self.on(Event::Tick).on(Event::Looked {
+            sweep: true,
+            result: Ok(Vec::new()),
+        })
+    }
+
+    /// A receiver greets, whose base rows above the resolved ones and whose tree are these.
+    fn greeted(
+        &mut self,
+        bases: Vec<AgreedRow>,
+        apart: Vec<(RelPath, Sight)>,
+        hash: SetHash,
+    ) -> &mut Self {
+        self.on(Event::Linked)
+            .hello(Some(OURS))
+            .on(Event::Frame(Frame::Bases(bases)));
+        self.on(Event::Frame(Frame::Seen(apart)))
+            .on(Event::Frame(Frame::Ready(hash)))
+    }
+
+    fn hello(&mut self, base_of: Option<IndexId>) -> &mut Self {
+        self.on(Event::Frame(Frame::Hello(Hello {
+            version: shared::wire::PROTOCOL_VERSION,
+            pair: PAIR,
+            node: "mac".into(),
+            index: THEIRS,
+            base_of,
+            last_batch: Gen(0),
+        })))
+    }
+
+    fn pushed(&self) -> Vec<&Batch> {
+        self.done
+            .iter()
+            .filter_map(|action| {
+                if let Action::Push(batch, _) = action {
+                    Some(batch)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn sent(&self) -> Vec<&Frame> {
+        self.done
+            .iter()
+            .filter_map(|action| {
+                if let Action::Send(frame) = action {
+                    Some(frame)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn committed(&mut self) -> &mut Self {
+        let batches: Vec<Gen> = self
+            .done
+            .extract_if(.., |action| matches!(action, Action::Commit { .. }))
+            .filter_map(|action| {
+                if let Action::Commit { batch, .. } = action {
+                    Some(batch)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        for batch in batches {
+            self.on(Event::Committed(batch));
+        }
+        self
+    }
+
+    fn in_sync(&mut self) -> bool {
+        self.pusher.is_settled()
+    }
+}
+
+#[test]
+fn nothing_is_planned_before_both_sides_are_known() {
+    let mut bench = Bench::new(&[], &[]);
+    bench.on(Event::Observed(vec![is("a", "1")]));
+    assert!(bench.pushed().is_empty(), "no sweep, no link");
+    bench.swept();
+    assert!(bench.pushed().is_empty(), "no link");
+    bench.on(Event::Linked).hello(Some(OURS));
+    assert!(
+        bench.pushed().is_empty(),
+        "the receiver has not told what it has"
+    );
+    bench.on(Event::Frame(Frame::Ready(SetHash::default())));
+    assert_eq!(bench.pushed().len(), 1);
+}
+
+#[test]
+fn the_base_moves_when_it_is_durable_on_both_sides() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    let batch = bench.pushed()[0].number;
+    assert_eq!(bench.pusher.trees.agreed(&path("a")), None);
+    bench.on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])));
+    assert_eq!(
+        bench.pusher.trees.agreed(&path("a")),
+        None,
+        "durable there, not yet here"
+    );
+    assert!(!bench.in_sync());
+    bench.committed();
+    assert_eq!(bench.pusher.trees.agreed(&path("a")), Some(&file("1")));
+    assert!(bench.in_sync());
+}
+
+#[test]
+fn a_row_that_only_the_receiver_stored_is_adopted() {
+    // The batch that brought v2 was applied over there when this process died; then the user saved
+    // v3 here. That is one change, not two.
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "3")]);
+    bench.pusher.notes.resolved = Gen(5);
+    let theirs = vec![is("a", "2")];
+    bench
+        .swept()
+        .greeted(vec![(path("a"), row("2", 6))], vec![], hash_of(&theirs))
+        .committed();
+    let ops: Vec<&Op> = bench.pushed().iter().flat_map(|batch| &batch.ops).collect();
+    assert_eq!(ops.len(), 1);
+    assert_eq!(
+        (ops[0].expect.clone(), ops[0].make.clone()),
+        (Some(file("2")), Some(file("3")))
+    );
+    assert!(bench.pushed()[0].number > Gen(6), "numbers never repeat");
+}
+
+#[test]
+fn rows_that_the_receiver_may_lack_are_told_first() {
+    let mut bench = Bench::new(&[("a", "1", 5), ("b", "1", 9)], &[("a", "1"), ("b", "1")]);
+    bench.pusher.notes.resolved = Gen(5);
+    bench.swept().on(Event::Linked).hello(Some(OURS));
+    let told: Vec<&RelPath> = bench
+        .sent()
+        .into_iter()
+        .filter_map(|frame| {
+            if let Frame::Agreed(_, rows) = frame {
+                Some(rows)
+            } else {
+                None
+            }
+        })
+        .flatten()
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(told, [&path("b")]);
+}
+
+#[test]
+fn bases_that_do_not_belong_together_are_forgotten_and_nothing_is_deleted() {
+    let mut bench = Bench::new(&[("a", "1", 5), ("b", "1", 5)], &[("a", "1"), ("b", "1")]);
+    let theirs = vec![is("a", "1"), is("c", "1")];
+    bench
+        .swept()
+        .on(Event::Linked)
+        .hello(Some(IndexId([9; 16])));
+    bench
+        .on(Event::Frame(Frame::Seen(theirs.clone())))
+        .on(Event::Frame(Frame::Ready(hash_of(&theirs))));
+    bench.committed();
+    let planned: Vec<(&RelPath, bool)> = bench
+        .done
+        .iter()
+        .flat_map(|action| match action {
+            Action::Push(batch, _) | Action::Take(batch, _, _) => batch
+                .ops
+                .iter()
+                .map(|op| (&op.path, op.make.is_some()))
+                .collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    let planned: BTreeSet<_> = planned.into_iter().collect();
+    assert_eq!(
+        planned,
+        BTreeSet::from([(&path("b"), true), (&path("c"), true)])
+    );
+}
+
+#[test]
+fn a_wrong_set_hash_asks_for_the_whole_tree_and_then_ends_the_link() {
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "1")]);
+    bench.swept().greeted(vec![], vec![], SetHash::default());
+    assert!(bench.sent().contains(&&Frame::TellAll));
+    assert!(bench.pushed().is_empty());
+    // It has nothing, says so, and now that is believed: the file was deleted there.
+    bench.on(Event::Frame(Frame::Ready(SetHash::default())));
+    assert!(
+        bench.done.iter().any(
+            |action| matches!(action, Action::Take(batch, _, _) if batch.ops[0].make.is_none())
+        )
+    );
+    // A receiver that contradicts itself is sent away.
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "1")]);
+    let wrong = hash_of(&[is("x", "1")]);
+    bench
+        .swept()
+        .greeted(vec![], vec![], wrong)
+        .on(Event::Frame(Frame::Ready(wrong)));
+    assert!(
+        bench
+            .done
+            .iter()
+            .any(|action| matches!(action, Action::Unlink(_)))
+    );
+}
+
+#[test]
+fn another_version_and_another_pair_are_refused_in_words() {
+    for (version, pair, word) in [
+        (99, PAIR, "version"),
+        (shared::wire::PROTOCOL_VERSION, PairId([9; 16]), "pair"),
+    ] {
+        let mut bench = Bench::new(&[], &[]);
+        let hello = Hello {
+            version,
+            pair,
+            node: "x".into(),
+            index: THEIRS,
+            base_of: None,
+            last_batch: Gen(0),
+        };
+        bench
+            .swept()
+            .on(Event::Linked)
+            .on(Event::Frame(Frame::Hello(hello)));
+        let refused = bench.sent().into_iter().find_map(|frame| {
+            if let Frame::Refuse(why) = frame {
+                Some(why)
+            } else {
+                None
+            }
+        });
+        assert!(refused.unwrap().contains(word));
+    }
+}
+
+#[test]
+fn what_went_stale_is_planned_again_later_and_not_in_a_loop() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    let batch = bench.pushed()[0].number;
+    bench
+        .on(Event::Frame(Frame::Applied(batch, vec![Outcome::Stale])))
+        .on(Event::Tick);
+    assert_eq!(bench.pushed().len(), 1);
+    bench.now += Duration::from_secs(1);
+    bench.on(Event::Tick);
+    assert_eq!(bench.pushed().len(), 2);
+}
+
+#[test]
+fn a_path_that_is_on_its_way_is_not_planned_twice() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    bench.on(Event::Observed(vec![is("a", "2")]));
+    assert_eq!(bench.pushed().len(), 1);
+    let batch = bench.pushed()[0].number;
+    bench
+        .on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])))
+        .committed();
+    let last = bench.pushed()[1];
+    assert_eq!(
+        (last.ops[0].expect.clone(), last.ops[0].make.clone()),
+        (Some(file("1")), Some(file("2")))
+    );
+}
+
+#[test]
+fn a_conflict_copy_comes_before_what_displaces_it() {
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "2")]);
+    bench.pusher.notes.resolved = Gen(5);
+    let theirs = vec![is("a", "3")];
+    bench
+        .swept()
+        .greeted(vec![], theirs.clone(), hash_of(&theirs));
+    let here: Vec<&Batch> = bench.pushed();
+    assert_eq!(here.len(), 1, "the path waits for its copy");
+    assert!(here[0].ops.iter().all(|op| op.path != path("a")));
+    let batch = here[0].number;
+    bench.on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])));
+    assert_eq!(bench.pushed()[1].ops[0].path, path("a"));
+}
+
+#[test]
+fn a_tombstone_is_kept_until_both_sides_have_it() {
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "1")]);
+    bench.pusher.notes.resolved = Gen(5);
+    bench
+        .swept()
+        .greeted(vec![], vec![(path("a"), Sight::Absent)], SetHash::default());
+    let batch = bench.done.iter().find_map(|action| {
+        if let Action::Take(batch, ..) = action {
+            Some(batch.number)
+        } else {
+            None
+        }
+    });
+    let batch = batch.unwrap();
+    bench.on(Event::Applied(batch, vec![Outcome::Done]));
+    let tombstone = BaseRow { entry: None, batch };
+    assert!(
+        bench
+            .sent()
+            .contains(&&Frame::Agreed(batch, vec![(path("a"), tombstone.clone())]))
+    );
+    assert_eq!(bench.pusher.trees.base().get(&path("a")), Some(&tombstone));
+    bench.on(Event::Frame(Frame::Noted(batch)));
+    bench.now += Duration::from_secs(31);
+    bench.on(Event::Tick);
+    assert_eq!(bench.pusher.trees.base().get(&path("a")), None);
+}
+
+#[test]
+fn a_pause_plans_nothing_and_a_resume_does() {
+    let mut bench = Bench::new(&[], &[]);
+    bench.on(Event::Observed(vec![is("a", "1")])).swept();
+    bench
+        .on(Event::Asked(Client::Local(1), Request::Pause))
+        .greeted(vec![], vec![], SetHash::default());
+    assert!(bench.pushed().is_empty());
+    bench.on(Event::Asked(Client::Local(2), Request::Resume));
+    assert_eq!(bench.pushed().len(), 1);
+}
+
+#[test]
+fn a_lost_root_stops_planning_until_it_is_back() {
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "1")]);
+    bench.pusher.notes.resolved = Gen(5);
+    let theirs = vec![is("a", "1"), is("b", "1")];
+    bench.on(Event::Tick).on(Event::Looked {
+        sweep: true,
+        result: Err("gone".into()),
+    });
+    bench.greeted(vec![], vec![is("b", "1")], hash_of(&theirs));
+    assert!(
+        bench
+            .done
+            .iter()
+            .all(|action| !matches!(action, Action::Push(..) | Action::Take(..)))
+    );
+    assert!(!bench.in_sync());
+    bench.now += Duration::from_secs(31);
+    bench.swept();
+    assert!(bench.done.iter().any(
+        |action| matches!(action, Action::Take(batch, _, _) if batch.ops[0].path == path("b"))
+    ));
+}
+
+#[test]
+fn a_flush_waits_for_both_sweeps_and_for_what_they_found() {
+    let mut bench = Bench::new(&[], &[]);
+    bench.swept().greeted(vec![], vec![], SetHash::default());
+    let answered = |bench: &Bench| {
+        bench.done.iter().any(|action| {
+            matches!(
+                action,
+                Action::Answer(Client::Local(1), Response::Compared(_))
+            )
+        })
+    };
+    bench.on(Event::Asked(Client::Local(1), Request::Flush));
+    let id = bench
+        .sent()
+        .into_iter()
+        .find_map(|frame| {
+            if let Frame::Sweep(id) = frame {
+                Some(*id)
+            } else {
+                None
+            }
+        })
+        .unwrap();
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .on(Event::Looked {
+            sweep: true,
+            result: Ok(vec![]),
+        });
+    assert!(!answered(&bench));
+    bench.on(Event::Frame(Frame::Swept(id, SetHash::default())));
+    assert!(!answered(&bench), "its file is not durable there");
+    let batch = bench.pushed()[0].number;
+    bench.on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])));
+    assert!(!answered(&bench), "its row is not durable here");
+    bench.committed();
+    assert!(answered(&bench));
+}

@@ -1,0 +1,402 @@
+//! The receiver's answers, event by event. The pusher is played by hand.
+
+use std::time::Duration;
+
+use disk::quiet::Quiet;
+use shared::hash::ContentHash;
+use shared::transfer::{Op, Source};
+
+use super::*;
+
+const OURS: IndexId = IndexId([1; 16]);
+const THEIRS: IndexId = IndexId([2; 16]);
+
+fn path(raw: &str) -> RelPath {
+    RelPath::parse(raw).unwrap()
+}
+
+fn file(content: &str) -> Entry {
+    Entry::File {
+        content: ContentHash::of_bytes(content.as_bytes()),
+        len: content.len() as u64,
+        exec: false,
+    }
+}
+
+fn row(content: &str, batch: u64) -> BaseRow {
+    BaseRow {
+        entry: Some(file(content)),
+        batch: Gen(batch),
+    }
+}
+
+struct Bench {
+    receiver: Receiver,
+    now: Instant,
+    done: Vec<Action>,
+}
+
+impl Bench {
+    fn new(base: &[(&str, &str, u64)], seen: &[(&str, &str)]) -> Self {
+        let now = Instant::now();
+        let setup = Setup {
+            node: "mac".into(),
+            root: "/tree".into(),
+            version: "0".into(),
+            pair: PairId([3; 16]),
+            peer: "vm".into(),
+            peer_address: "127.0.0.1:1".into(),
+            interval: Duration::from_secs(30),
+        };
+        let stored = Stored {
+            base: base
+                .iter()
+                .map(|(p, content, batch)| (path(p), row(content, *batch)))
+                .collect(),
+            seen_known: seen
+                .iter()
+                .map(|(p, content)| (path(p), file(content)))
+                .collect(),
+            index: OURS,
+            index_is_new: false,
+            notes: Notes {
+                base_of: Some(THEIRS),
+                ..Notes::default()
+            },
+        };
+        let looks = Looks::new(Quiet::new(None), setup.interval, now);
+        Self {
+            receiver: Receiver::new(setup, stored, looks, now, UtcMs(0)),
+            now,
+            done: Vec::new(),
+        }
+    }
+
+    fn on(&mut self, event: Event) -> &mut Self {
+        self.done
+            .extend(self.receiver.apply(event, self.now, UtcMs(0)));
+        self
+    }
+
+    fn swept(&mut self) -> &mut Self {
+        self.on(Event::Tick).on(Event::Looked {
+            sweep: true,
+            result: Ok(Vec::new()),
+        })
+    }
+
+    fn welcomed(&mut self, base_kept: bool, resolved: u64, ignore: &str) -> &mut Self {
+        let version = PROTOCOL_VERSION;
+        let welcome = Welcome {
+            version,
+            node: "vm".into(),
+            index: THEIRS,
+            base_kept,
+            resolved: Gen(resolved),
+            ignore: ignore.into(),
+        };
+        self.on(Event::Linked)
+            .on(Event::Frame(Frame::Welcome(welcome)))
+    }
+
+    fn committed(&mut self) -> &mut Self {
+        let batches: Vec<Gen> = self
+            .done
+            .extract_if(.., |action| matches!(action, Action::Commit { .. }))
+            .filter_map(|action| {
+                if let Action::Commit { batch, .. } = action {
+                    Some(batch)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        for batch in batches {
+            self.on(Event::Committed(batch));
+        }
+        self
+    }
+
+    fn ready(&mut self) -> &mut Self {
+        self.swept()
+            .welcomed(true, 0, "")
+            .on(Event::Frame(Frame::Start))
+            .committed()
+    }
+
+    fn sent(&self) -> Vec<&Frame> {
+        self.done
+            .iter()
+            .filter_map(|action| {
+                if let Action::Send(frame) = action {
+                    Some(frame)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn has_told(&self) -> bool {
+        self.sent()
+            .iter()
+            .any(|frame| matches!(frame, Frame::Ready(_)))
+    }
+}
+
+fn batch(number: u64, ops: Vec<Op>) -> Batch {
+    Batch {
+        number: Gen(number),
+        ops,
+    }
+}
+
+fn create(raw: &str, content: &str) -> Op {
+    Op {
+        path: path(raw),
+        expect: None,
+        make: Some(file(content)),
+        from: Source::There(path(raw)),
+        agrees: true,
+    }
+}
+
+#[test]
+fn nothing_is_told_before_everything_is_known() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .welcomed(true, 0, "")
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert!(!bench.has_told(), "the tree was not looked at");
+    bench.swept();
+    assert!(bench.has_told());
+}
+
+#[test]
+fn new_rules_are_swept_with_before_anything_is_told() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .swept()
+        .welcomed(true, 0, "*.log")
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert!(!bench.has_told());
+    assert!(
+        bench
+            .done
+            .iter()
+            .any(|action| matches!(action, Action::SetRules(_)))
+    );
+    bench.on(Event::Looked {
+        sweep: true,
+        result: Ok(Vec::new()),
+    });
+    assert!(bench.has_told());
+}
+
+#[test]
+fn it_tells_the_rows_above_the_resolved_ones_and_where_it_is_apart() {
+    let mut bench = Bench::new(
+        &[("a", "1", 3), ("b", "1", 7), ("c", "1", 3)],
+        &[("a", "1"), ("b", "1")],
+    );
+    bench
+        .swept()
+        .welcomed(true, 5, "")
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert!(
+        bench
+            .sent()
+            .contains(&&Frame::Bases(vec![(path("b"), row("1", 7))]))
+    );
+    assert!(
+        bench
+            .sent()
+            .contains(&&Frame::Seen(vec![(path("c"), Sight::Absent)]))
+    );
+}
+
+#[test]
+fn a_base_of_another_pusher_is_forgotten_and_everything_is_told() {
+    let mut bench = Bench::new(&[("a", "1", 3)], &[("a", "1")]);
+    bench
+        .swept()
+        .welcomed(false, 9, "")
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert!(
+        bench
+            .sent()
+            .contains(&&Frame::Seen(vec![(path("a"), Sight::Is(file("1")))]))
+    );
+}
+
+#[test]
+fn an_older_row_never_replaces_a_newer_one() {
+    let mut bench = Bench::new(&[("a", "2", 7)], &[("a", "2")]);
+    bench.swept().welcomed(true, 5, "");
+    bench
+        .on(Event::Frame(Frame::Agreed(
+            Gen(6),
+            vec![(path("a"), row("1", 6))],
+        )))
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert_eq!(bench.receiver.trees.agreed(&path("a")), Some(&file("2")));
+}
+
+#[test]
+fn an_announced_row_is_noted_when_it_is_durable() {
+    let mut bench = Bench::new(&[], &[("a", "1")]);
+    bench.ready().on(Event::Frame(Frame::Agreed(
+        Gen(4),
+        vec![(path("a"), row("1", 4))],
+    )));
+    assert!(!bench.sent().contains(&&Frame::Noted(Gen(4))));
+    bench.committed();
+    assert!(bench.sent().contains(&&Frame::Noted(Gen(4))));
+    assert!(bench.receiver.trees.view(Side::Beta).apart().is_empty());
+}
+
+#[test]
+fn what_was_applied_is_acknowledged_after_its_rows_are_stored() {
+    let mut bench = Bench::new(&[], &[]);
+    bench.ready().on(Event::Batch(batch(
+        4,
+        vec![create("a", "1"), create("b", "1")],
+    )));
+    bench.on(Event::Applied(Gen(4), vec![Outcome::Done, Outcome::Stale]));
+    assert!(bench.sent().contains(&&Frame::Applied(
+        Gen(4),
+        vec![Outcome::Done, Outcome::Stale]
+    )));
+    assert_eq!(bench.receiver.trees.agreed(&path("a")), Some(&file("1")));
+    assert_eq!(bench.receiver.trees.agreed(&path("b")), None);
+}
+
+#[test]
+fn a_batch_of_a_dead_link_ends_before_the_next_greeting() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .ready()
+        .on(Event::Batch(batch(4, vec![create("a", "1")])))
+        .on(Event::Unlinked("cut".into()));
+    bench.done.clear();
+    bench
+        .welcomed(true, 0, "")
+        .on(Event::Frame(Frame::Start))
+        .committed();
+    assert!(!bench.has_told(), "a batch is still being applied");
+    bench.on(Event::Applied(Gen(4), vec![Outcome::Done]));
+    assert!(bench.has_told());
+    assert!(
+        bench
+            .sent()
+            .contains(&&Frame::Bases(vec![(path("a"), row("1", 4))]))
+    );
+    assert!(
+        !bench
+            .sent()
+            .iter()
+            .any(|frame| matches!(frame, Frame::Applied(..))),
+        "that was another connection"
+    );
+}
+
+#[test]
+fn an_operation_of_two_sides_is_no_base_yet() {
+    let mut bench = Bench::new(&[], &[]);
+    let op = Op {
+        agrees: false,
+        ..create("copy", "1")
+    };
+    bench
+        .ready()
+        .on(Event::Batch(batch(4, vec![op])))
+        .on(Event::Applied(Gen(4), vec![Outcome::Done]));
+    assert_eq!(bench.receiver.trees.agreed(&path("copy")), None);
+    assert_eq!(
+        bench.receiver.trees.sight(Side::Beta, &path("copy")),
+        Sight::Is(file("1"))
+    );
+}
+
+#[test]
+fn in_sync_needs_a_link_a_proof_and_the_very_tree_that_was_proved() {
+    let mut bench = Bench::new(&[], &[]);
+    let in_sync = |bench: &mut Bench| {
+        bench.on(Event::Asked(Client::Local(1), Request::Status));
+        let status = bench.done.iter().rev().find_map(|action| match action {
+            Action::Answer(_, Response::Status(status)) => Some(status.sync.in_sync),
+            _ => None,
+        });
+        status.unwrap()
+    };
+    bench.ready();
+    assert!(!in_sync(&mut bench), "no proof");
+    let beta = bench.receiver.hash();
+    bench.on(Event::Frame(Frame::Proof(Proof {
+        settled: true,
+        beta,
+        ..Proof::default()
+    })));
+    assert!(in_sync(&mut bench));
+    bench.on(Event::Observed(vec![(path("a"), Sight::Is(file("1")))]));
+    assert!(!in_sync(&mut bench), "something has changed since");
+    bench.on(Event::Observed(vec![(path("a"), Sight::Absent)]));
+    assert!(in_sync(&mut bench));
+    bench.on(Event::Unlinked("cut".into()));
+    assert!(!in_sync(&mut bench), "nobody knows");
+}
+
+#[test]
+fn a_lost_root_ends_the_link_and_is_not_told_as_deletions() {
+    let mut bench = Bench::new(&[("a", "1", 1)], &[("a", "1")]);
+    bench.ready();
+    bench.done.clear();
+    bench.now += Duration::from_secs(31);
+    bench.on(Event::Tick).on(Event::Looked {
+        sweep: true,
+        result: Err("the root is gone".into()),
+    });
+    assert!(
+        bench
+            .done
+            .iter()
+            .any(|action| matches!(action, Action::Unlink(_)))
+    );
+    assert!(
+        !bench
+            .sent()
+            .iter()
+            .any(|frame| matches!(frame, Frame::Seen(_)))
+    );
+    assert!(!bench.receiver.wants_link());
+    bench.now += Duration::from_secs(31);
+    bench.swept();
+    assert!(bench.receiver.wants_link());
+}
+
+#[test]
+fn another_version_is_refused_in_words() {
+    let mut bench = Bench::new(&[], &[]);
+    let welcome = Welcome {
+        version: 99,
+        node: "vm".into(),
+        index: THEIRS,
+        base_kept: true,
+        resolved: Gen(0),
+        ignore: String::new(),
+    };
+    bench
+        .on(Event::Linked)
+        .on(Event::Frame(Frame::Welcome(welcome)));
+    assert!(
+        bench
+            .sent()
+            .iter()
+            .any(|frame| matches!(frame, Frame::Refuse(why) if why.contains("version 99")))
+    );
+}
