@@ -1,0 +1,237 @@
+//! The control socket: one JSON object a line, requests in, responses out.
+//!
+//! It lies in the home, which only its owner can enter, so whoever can connect may ask everything.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+use carry::Ask;
+use config::Home;
+use shared::control::{LINE_BYTES_MAX, Pick, Refused, Request, Response, Version, exit, to_json};
+use shared::path::RelPath;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::Failure;
+
+/// Requests that wait for the loop.
+pub(crate) const ASKS_MAX: usize = 64;
+/// Responses that wait for a slow client.
+const RESPONSES_MAX: usize = 256;
+
+/// A control socket that clients can reach.
+#[derive(Debug)]
+pub(crate) struct Control(UnixListener);
+
+impl Control {
+    /// Binds the socket of a home whose lock is held: a socket that is there already is a dead one.
+    pub(crate) fn bind(home: &Home) -> Result<Self, Failure> {
+        home.create_socket_dir()?;
+        let path = home.socket();
+        let bind = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        };
+        bind().map(Self).map_err(|error| {
+            Failure::other(
+                &format!("the control socket {} cannot be made", path.display()),
+                error,
+            )
+        })
+    }
+
+    /// Serves clients; `asks` is where their requests go, `advertise` the address for pairing codes.
+    pub(crate) async fn serve(self, asks: mpsc::Sender<Ask>, advertise: Option<String>) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => {
+                    let client = Desk {
+                        asks: asks.clone(),
+                        advertise: advertise.clone(),
+                    };
+                    tokio::spawn(async move {
+                        drop(
+                            client
+                                .serve(stream)
+                                .await
+                                .inspect_err(|error| debug!(%error, "client left")),
+                        );
+                    });
+                }
+                // Out of descriptors: those that are open go on, and end some time.
+                Err(error) => {
+                    debug!(%error, "no client accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves one client.
+struct Desk {
+    asks: mpsc::Sender<Ask>,
+    advertise: Option<String>,
+}
+
+impl Desk {
+    async fn serve(self, mut stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        loop {
+            let mut line = Vec::new();
+            (&mut read)
+                .take(LINE_BYTES_MAX as u64)
+                .read_until(b'\n', &mut line)
+                .await?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            match serde_json::from_slice(&line) {
+                Ok(Request::Events) => {
+                    let mut responses = self.ask(Request::Events).await;
+                    while let Some(response) = responses.recv().await {
+                        respond(&mut write, &response).await?;
+                    }
+                    return Ok(());
+                }
+                Ok(request) => respond(&mut write, &self.answer(request).await).await?,
+                Err(error) => {
+                    let fix = "use the layer-sync command of the same version as the daemon";
+                    respond(
+                        &mut write,
+                        &refused(
+                            exit::USAGE,
+                            &format!("the request is not understood: {error}"),
+                            fix,
+                        ),
+                    )
+                    .await?;
+                }
+            }
+        }
+    }
+
+    /// Answers what needs more than one of the loop's answers, and passes on the rest.
+    async fn answer(&self, request: Request) -> Response {
+        match request {
+            Request::Pair(address) if address.is_empty() => match &self.advertise {
+                Some(address) => self.one(Request::Pair(address.clone())).await,
+                None => refused(
+                    exit::ERROR,
+                    "the pusher listens on all addresses, so it cannot tell which one the receiver can reach",
+                    "layer-sync pair --address HOST:PORT, or set `advertise` in [link]",
+                ),
+            },
+            Request::Versions { path, both: true } => match self.versions(&path).await {
+                Ok(versions) => Response::Versions(versions),
+                Err(response) => response,
+            },
+            Request::Restore { path, pick } => self.restore(path, pick).await,
+            Request::Why(path) => {
+                let mut response = self.one(Request::Why(path.clone())).await;
+                if let Response::Why(why) = &mut response {
+                    why.history = self.versions(&path).await.unwrap_or_default();
+                }
+                response
+            }
+            request => self.one(request).await,
+        }
+    }
+
+    /// Lists the versions that either node keeps, the latest first; without a link, this node's.
+    async fn versions(&self, path: &RelPath) -> Result<Vec<Version>, Response> {
+        let ask = Request::Versions {
+            path: path.clone(),
+            both: false,
+        };
+        let mut versions = match self.one(ask.clone()).await {
+            Response::Versions(versions) => versions,
+            other => return Err(other),
+        };
+        if let Response::Versions(theirs) = self.one(Request::Peer(Box::new(ask))).await {
+            versions.extend(theirs);
+        }
+        versions.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.version.cmp(&b.version)));
+        Ok(versions)
+    }
+
+    /// Restores from the node that keeps the version; it comes here from there as any change does.
+    async fn restore(&self, path: RelPath, pick: Pick) -> Response {
+        let versions = match self.versions(&path).await {
+            Ok(versions) => versions,
+            Err(response) => return response,
+        };
+        let own = match self
+            .one(Request::Versions {
+                path: path.clone(),
+                both: false,
+            })
+            .await
+        {
+            Response::Versions(own) => own,
+            other => return other,
+        };
+        let picked = match &pick {
+            Pick::Latest => versions.first(),
+            // What stood there at a time is what was displaced first after it.
+            Pick::At(at) => versions.iter().rev().find(|version| version.at > *at),
+            Pick::Version(name) => versions.iter().find(|version| version.version == *name),
+        };
+        // When nothing fits, the disk says so with all that there is.
+        let request = match picked {
+            Some(version) => Request::Restore {
+                path,
+                pick: Pick::Version(version.version.clone()),
+            },
+            None => Request::Restore { path, pick },
+        };
+        match picked {
+            Some(version) if !own.iter().any(|ours| ours.version == version.version) => {
+                self.one(Request::Peer(Box::new(request))).await
+            }
+            _ => self.one(request).await,
+        }
+    }
+
+    async fn one(&self, request: Request) -> Response {
+        let mut responses = self.ask(request).await;
+        let stopped = || {
+            refused(
+                exit::NOT_RUNNING,
+                "the daemon stopped before it answered",
+                "",
+            )
+        };
+        responses.recv().await.unwrap_or_else(stopped)
+    }
+
+    async fn ask(&self, request: Request) -> mpsc::Receiver<Response> {
+        let (answer, responses) = mpsc::channel(RESPONSES_MAX);
+        // When the loop has ended, the receiver's end says so.
+        let _ = self.asks.send(Ask { request, answer }).await;
+        responses
+    }
+}
+
+async fn respond(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> io::Result<()> {
+    let mut line = to_json(response).into_bytes();
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+fn refused(exit: u8, text: &str, fix: &str) -> Response {
+    Response::Refused(Refused {
+        exit,
+        text: text.into(),
+        fix: fix.into(),
+    })
+}

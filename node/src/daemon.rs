@@ -1,0 +1,312 @@
+//! A daemon in the foreground: opens its node, runs its side's loop, stops when it is told to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carry::Ask;
+use config::Home;
+use config::settings::Link;
+use disk::Replica;
+use link::{Dialer, Fingerprint, Listener, Paired, Pins};
+use shared::control::{Event as Told, NodeSide, exit};
+use shared::utc::UtcMs;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::control::{ASKS_MAX, Control};
+use crate::measure::Meter;
+use crate::open::{Opened, open};
+use crate::partner::Partner;
+use crate::{Failure, logs};
+
+/// Events that a slow listener may lag behind.
+const EVENTS_MAX: usize = 4096;
+/// How long a stop may take before what still runs is abandoned. Everything on disk is crash-safe.
+const STOP_WAIT: Duration = Duration::from_millis(1200);
+/// How often kept versions are pruned.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// Threads on which tasks run; the disk has threads of its own.
+const WORKERS: usize = 2;
+/// Most threads that wait for the disk.
+const BLOCKING_THREADS_MAX: usize = 48;
+
+/// Runs one side as a daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it cannot start, or why it had to stop.
+pub fn run(side: NodeSide, home: &Home) -> Result<(), Failure> {
+    logs::start("info");
+    let runtime = runtime()?;
+    let (stop, stopped) = watch::channel(false);
+    let ended = runtime.block_on(async {
+        // First of all: from here on a signal is a wish, and not the end.
+        let mut signals = Signals::listen()?;
+        let mut daemon = Daemon::start(open(home, side)?, stopped)?;
+        tokio::select! {
+            () = signals.next() => {
+                info!("stopping");
+                let _ = stop.send(true);
+                daemon.wait().await
+            }
+            ended = &mut daemon.task => ended_early(ended),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other("the runtime cannot be started", error))
+}
+
+fn ended_early(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::other("the daemon stopped", error)),
+        Err(error) => Err(Failure::other("the daemon stopped", error)),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::other("signals cannot be received", error))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// A side that runs.
+pub(crate) struct Daemon {
+    pub(crate) task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Daemon {
+    /// Starts the side that the settings of an opened node name.
+    pub(crate) fn start(opened: Opened, stop: watch::Receiver<bool>) -> Result<Self, Failure> {
+        let control = Control::bind(&opened.home)?;
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (told, _) = broadcast::channel(EVENTS_MAX);
+        tokio::spawn(prune(Arc::clone(&opened.replica)));
+        let root = opened.replica.root().display().to_string();
+        info!(
+            side = opened.settings.link.side().name(),
+            name = opened.settings.node.name,
+            root,
+            "started"
+        );
+        match opened.settings.link.clone() {
+            Link::Listen { listen, advertise } => {
+                let partner = opened.partner.as_ref().map(|partner| partner.key);
+                let pins = Pins::new(partner);
+                let listener =
+                    Listener::bind(listen, &opened.identity, pins.clone()).map_err(|error| {
+                        Failure::new(
+                            exit::ERROR,
+                            error.to_string(),
+                            "choose another `listen` in [link]",
+                        )
+                    })?;
+                let bound = listener
+                    .local_addr()
+                    .map_err(|error| Failure::other("the listener is gone", error))?;
+                info!(address = %bound, paired = partner.is_some(), "listening");
+                let advertise = advertise.map(|address| address.as_str().to_owned());
+                let reachable =
+                    advertise.or_else(|| (!bound.ip().is_unspecified()).then(|| bound.to_string()));
+                tokio::spawn(control.serve(asks, reachable));
+                Ok(Self::pusher(opened, listener, pins, asked, told, stop))
+            }
+            Link::Dial { peer } => {
+                let Some(partner) = opened.partner.clone() else {
+                    // `open` has looked for it.
+                    return Err(Failure::new(
+                        exit::DAEMON_USAGE,
+                        "this receiver has no partner",
+                        "",
+                    ));
+                };
+                tokio::spawn(control.serve(asks, None));
+                Ok(Self::receiver(
+                    opened,
+                    &partner,
+                    peer.as_str().to_owned(),
+                    asked,
+                    told,
+                    stop,
+                ))
+            }
+        }
+    }
+
+    fn pusher(
+        opened: Opened,
+        listener: Listener,
+        pins: Pins,
+        asks: mpsc::Receiver<Ask>,
+        told: broadcast::Sender<Told>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let mut meter = Meter::start();
+        let keep_partner = keep_partner(
+            opened.home.clone(),
+            pins,
+            opened.partner.as_ref().map(|partner| partner.key),
+        );
+        let parts = pusher::event_loop::Parts {
+            setup: pusher::state::Setup {
+                node: opened.settings.node.name,
+                root: opened.replica.root().display().to_string(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                pair: opened.partner.as_ref().map(|partner| partner.pair),
+                peer: opened
+                    .partner
+                    .map(|partner| partner.name)
+                    .unwrap_or_default(),
+                mode: opened.settings.sync.mode,
+                interval: opened.settings.sync.interval,
+            },
+            replica: opened.replica,
+            stored: opened.stored,
+            reports: opened.reports,
+            looks: opened.looks,
+            watcher: opened.watcher,
+            hints: opened.hints,
+            listener,
+            keep_partner,
+            asks,
+            told,
+            process: Box::new(move |traffic| meter.measure(traffic)),
+            stop,
+        };
+        Self {
+            task: tokio::spawn(holding(opened.lock, pusher::event_loop::run(parts))),
+        }
+    }
+
+    fn receiver(
+        opened: Opened,
+        partner: &Partner,
+        address: String,
+        asks: mpsc::Receiver<Ask>,
+        told: broadcast::Sender<Told>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let mut meter = Meter::start();
+        let parts = receiver::event_loop::Parts {
+            setup: receiver::state::Setup {
+                node: opened.settings.node.name,
+                root: opened.replica.root().display().to_string(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                pair: partner.pair,
+                peer: partner.name.clone(),
+                peer_address: address.clone(),
+                interval: opened.settings.sync.interval,
+            },
+            replica: opened.replica,
+            stored: opened.stored,
+            reports: opened.reports,
+            looks: opened.looks,
+            watcher: opened.watcher,
+            hints: opened.hints,
+            dialer: Dialer::new(&opened.identity, Pins::new([partner.key])),
+            address,
+            key: partner.key,
+            asks,
+            told,
+            process: Box::new(move |traffic| meter.measure(traffic)),
+            stop,
+        };
+        Self {
+            task: tokio::spawn(holding(opened.lock, receiver::event_loop::run(parts))),
+        }
+    }
+
+    /// Waits for the end of a side that was told to stop.
+    pub(crate) async fn wait(&mut self) -> Result<(), Failure> {
+        match tokio::time::timeout(STOP_WAIT, &mut self.task).await {
+            Ok(ended) => ended_early(ended),
+            Err(_) => {
+                warn!("some work did not end in time and is abandoned; the next start picks it up");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Holds the home's lock for as long as the side runs.
+async fn holding<T>(lock: std::fs::File, side: impl Future<Output = T>) -> T {
+    let ended = side.await;
+    drop(lock);
+    ended
+}
+
+fn keep_partner(
+    home: Home,
+    pins: Pins,
+    partner: Option<Fingerprint>,
+) -> pusher::event_loop::KeepPartner {
+    let pinned = std::sync::Mutex::new(partner);
+    Arc::new(move |paired: &Paired| {
+        Partner::from(paired).write(&home)?;
+        let mut pinned = pinned
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(before) = pinned
+            .replace(paired.peer)
+            .filter(|before| *before != paired.peer)
+        {
+            pins.remove(before);
+        }
+        pins.insert(paired.peer);
+        Ok(())
+    })
+}
+
+async fn prune(replica: Arc<Replica>) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        let replica = Arc::clone(&replica);
+        let pruned = tokio::task::spawn_blocking(move || replica.prune_kept(utc_now())).await;
+        match pruned {
+            Ok(Ok(pruned)) => info!(
+                versions = pruned.versions,
+                bytes = pruned.bytes,
+                "kept versions pruned"
+            ),
+            Ok(Err(error)) => warn!(%error, "kept versions not pruned"),
+            Err(_) => return,
+        }
+    }
+}
+
+fn utc_now() -> UtcMs {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    UtcMs(since.as_millis() as u64)
+}

@@ -1,0 +1,20 @@
+//! Being one of the pair.
+//!
+//! Puts the pieces of a node together and runs them: home, lock, identity, partner, disk, link, the
+//! side's loop, the control socket, logs, signals. Never here: what is synced, or how.
+
+mod control;
+mod daemon;
+mod failure;
+mod logs;
+mod measure;
+mod open;
+mod partner;
+mod setup;
+mod small_file;
+mod up;
+
+pub use daemon::run;
+pub use failure::Failure;
+pub use setup::{InitPusher, Join, init_pusher, join};
+pub use up::Up;
