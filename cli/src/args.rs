@@ -1,0 +1,227 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use config::Address;
+use config::settings::LISTEN_DEFAULT;
+use shared::reconcile::Mode;
+
+/// Keeps one folder tree equal on two machines.
+#[derive(Debug, Parser)]
+#[command(name = "layer-sync", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The home of the node: settings, secrets, state, socket [default: $LAYER_SYNC_HOME, else
+    /// ~/.layer-sync]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Keep two folders of this machine equal, both sides in this process
+    Up(Up),
+    /// Make a node on this machine
+    Init {
+        #[command(subcommand)]
+        side: Init,
+    },
+    /// Print a one-time code for the other machine (the code alone on stdout)
+    Pair {
+        /// Where the receiver can call this machine
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<Address>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Make this machine the receiver of the pusher that printed CODE
+    Join {
+        /// What `layer-sync pair` printed
+        code: String,
+        /// The folder to keep equal
+        #[arg(long, value_name = "DIR")]
+        root: PathBuf,
+        /// The name that people see [default: the name of the machine]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Run the pusher, in the foreground
+    Pusher,
+    /// Run the receiver, in the foreground
+    Receiver,
+    /// Show how the pair is
+    Status(Status),
+    /// Wait until everything that changed before now is durable on both sides
+    Flush {
+        /// How long to wait at most
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show what the next cycle would do
+    Plan(Shown),
+    /// Show state, reason, remedy and history of one path
+    Why(OnPath),
+    /// Show the conflicts that nobody resolved yet
+    Conflicts(Shown),
+    /// Show the earlier versions of a path, also of one that was deleted
+    Versions(OnPath),
+    /// Put an earlier version of a path back; what stands there now is kept
+    Restore {
+        #[command(flatten)]
+        on: OnPath,
+        /// What stood there then: `2026-11-22 21:14:05` (UTC), or `2h` for two hours ago
+        #[arg(long, value_name = "TIME", conflicts_with = "version")]
+        at: Option<String>,
+        /// The version of this name, as `versions` shows it
+        #[arg(long)]
+        version: Option<String>,
+    },
+    /// Change neither tree until `resume`
+    Pause(Shown),
+    /// Go on after `pause`
+    Resume(Shown),
+    /// Show what happens, until everything is equal
+    Events {
+        /// Go on until interrupted
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Look at both trees and compare them
+    Verify(Shown),
+}
+
+impl Verb {
+    /// Says whether a service manager starts this verb and reads its exit code.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(self, Self::Pusher | Self::Receiver)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// The folder of the pusher's side
+    pub(crate) source: PathBuf,
+    /// The folder of the receiver's side
+    pub(crate) replica: PathBuf,
+    /// End when both are equal and durable
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Which changes travel, and who wins
+    #[arg(long, default_value = Mode::default().name(), value_parser = modes())]
+    pub(crate) mode: Mode,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Init {
+    /// The side that listens and plans
+    Pusher {
+        /// The folder to keep equal
+        #[arg(long, value_name = "DIR")]
+        root: PathBuf,
+        /// IP address and UDP port to listen on
+        #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
+        listen: String,
+        /// The name that people see [default: the name of the machine]
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Show it again every second
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Show the problems alone; exit 4 when something is degraded, 5 when halted
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// One line
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) short: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OnPath {
+    /// Relative to the current directory or to the root, or absolute
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Shown {
+    /// Show JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn modes() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| {
+        Mode::ALL
+            .into_iter()
+            .find(|mode| mode.name() == name)
+            .ok_or("there is no such mode")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn lines() {
+        let check = |line: &str, fits: bool| {
+            let parsed = Args::try_parse_from(line.split(' '));
+            assert_eq!(parsed.is_ok(), fits, "{line}");
+        };
+        check("layer-sync up a b --once --mode one-way-safe", true);
+        check("layer-sync up a b --mode sideways", false);
+        check("layer-sync up a", false);
+        check(
+            "layer-sync init pusher --root a --listen 0.0.0.0:1 --name vm",
+            true,
+        );
+        check("layer-sync init receiver --root a", false);
+        check("layer-sync pair --address vm:9797 --json", true);
+        check("layer-sync pair --address vm", false);
+        check("layer-sync join LS1-AAAA --root a --name mac", true);
+        check("layer-sync join --root a", false);
+        check("layer-sync --home h pusher", true);
+        check("layer-sync receiver --home h", true);
+        check("layer-sync status --watch --check --json", true);
+        check("layer-sync status --short --check", false);
+        check("layer-sync flush --timeout 1h", true);
+        check("layer-sync flush --timeout 60", false);
+        check("layer-sync restore p --at 2h --json", true);
+        check("layer-sync restore p --version 7f3a", true);
+        check("layer-sync restore p --version 7f3a --at 2h", false);
+        check("layer-sync events --follow --json", true);
+        check("layer-sync promote", false);
+    }
+
+    #[test]
+    fn the_defaults() {
+        let args = Args::parse_from(["layer-sync", "flush"]);
+        assert!(matches!(args.verb, Verb::Flush { timeout, .. } if timeout.as_secs() == 60));
+        let args = Args::parse_from(["layer-sync", "up", "a", "b"]);
+        assert!(matches!(args.verb, Verb::Up(up) if up.mode == Mode::TwoWaySafe && !up.once));
+    }
+}

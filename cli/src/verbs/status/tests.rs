@@ -1,0 +1,223 @@
+use shared::control::{Problem, SCHEMA, SyncCounts};
+use shared::hash::SetHash;
+
+use super::*;
+
+/// A pair in which nothing is wrong.
+pub(crate) fn healthy() -> Status {
+    Status {
+        schema: SCHEMA,
+        state: Health::Healthy,
+        now: UtcMs(1_795_382_045_000),
+        problems: Vec::new(),
+        node: NodeStatus {
+            id: "mac".to_owned(),
+            side: NodeSide::Receiver,
+            role: Role::Primary,
+            epoch: 42,
+            version: "0.1.0".to_owned(),
+            root: "/Users/me/knowledge".to_owned(),
+        },
+        peer: PeerStatus {
+            id: "vm".to_owned(),
+            state: PeerState::Linked,
+            rtt_ms: Some(38),
+            last_seen_ago_ms: Some(1_240),
+        },
+        sync: SyncStatus {
+            state: SyncState::UpToDate,
+            counts: SyncCounts {
+                files: 8_214,
+                bytes: 1_395_864_371,
+                ..SyncCounts::default()
+            },
+            eta_ms: None,
+            lag_ms: 0,
+            in_sync: true,
+            set_hash: SetHash::default(),
+            last_change: Some(UtcMs(1_795_382_038_000)),
+        },
+        process: ProcessStatus {
+            cpu_pct: 0.31,
+            rss_bytes: 63_963_136,
+            net_bytes_min: 17_408,
+            uptime_ms: 11_520_000,
+            restarts: 0,
+        },
+    }
+}
+
+fn problem(severity: Health) -> Problem {
+    Problem {
+        code: "held.open_database".to_owned(),
+        severity,
+        path: Some("data/journal.sqlite".to_owned()),
+        text: "A program has this database open.".to_owned(),
+        fix: "close it, then `layer-sync why data/journal.sqlite`".to_owned(),
+    }
+}
+
+fn troubled() -> Status {
+    let mut status = healthy();
+    status.state = Health::Held;
+    status.problems = vec![problem(Health::Held)];
+    status.sync.state = SyncState::Syncing;
+    status.sync.in_sync = false;
+    status.sync.eta_ms = Some(4_000);
+    status.sync.last_change = Some(UtcMs(1_795_295_638_000));
+    status.sync.counts.pending_files = 12;
+    status.sync.counts.pending_bytes = 3_250_586;
+    status.sync.counts.conflicts = 2;
+    status.sync.counts.held = 1;
+    status.peer.state = PeerState::Unlinked;
+    status.peer.last_seen_ago_ms = Some(252_000);
+    status
+}
+
+const PLAIN: Paint = Paint { on: false };
+const COMMAND: &str = "layer-sync";
+
+#[test]
+fn the_block_of_a_healthy_pair() {
+    let expected = "\
+97LAYER  healthy                                   mac (this)   22 Nov 21:14:05 UTC
+Role     PRIMARY  epoch 42   receiver of /Users/me/knowledge
+Peer     vm       pusher, direct QUIC 38 ms, seen 1.2 s ago
+Sync     up to date   8,214 files 1.3 GiB   last change 21:13:58
+Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
+";
+    assert_eq!(block(&healthy(), PLAIN, COMMAND), expected);
+}
+
+#[test]
+fn the_block_of_a_troubled_pair() {
+    let expected = "\
+97LAYER  held                                      mac (this)   22 Nov 21:14:05 UTC
+Held     \"data/journal.sqlite\": A program has this database open.
+         Next: close it, then `layer-sync why data/journal.sqlite`
+Role     PRIMARY  epoch 42   receiver of /Users/me/knowledge
+Peer     vm       pusher, not linked, seen 4 m 12 s ago
+Sync     syncing      8,214 files 1.3 GiB   12 waiting, 3.1 MiB, 4.0 s left   2 conflicts   \
+1 held   last change 2026-11-21 21:13:58
+Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
+";
+    assert_eq!(block(&troubled(), PLAIN, COMMAND), expected);
+}
+
+#[test]
+fn only_the_first_problems_stand_in_the_block() {
+    let mut status = troubled();
+    status.problems = vec![problem(Health::Held); PROBLEMS_SHOWN_MAX + 3];
+    let text = block(&status, PLAIN, COMMAND);
+    assert_eq!(
+        text.matches("journal.sqlite\":").count(),
+        PROBLEMS_SHOWN_MAX
+    );
+    assert!(text.contains("\n         and 3 more problems: layer-sync status --check\nRole"));
+}
+
+#[test]
+fn the_peer() {
+    let mut status = healthy();
+    let mut check = |side, state, seen, line: &str| {
+        status.node.side = side;
+        status.peer.state = state;
+        status.peer.rtt_ms = None;
+        status.peer.last_seen_ago_ms = seen;
+        assert_eq!(
+            peer_line(&status.peer, side, COMMAND),
+            format!("Peer     {line}\n")
+        );
+    };
+    let (pusher, receiver) = (NodeSide::Pusher, NodeSide::Receiver);
+    check(
+        pusher,
+        PeerState::Unpaired,
+        None,
+        "none     never paired: layer-sync pair",
+    );
+    check(
+        receiver,
+        PeerState::Unpaired,
+        None,
+        "none     never paired: layer-sync join CODE --root DIR",
+    );
+    check(
+        pusher,
+        PeerState::Unlinked,
+        None,
+        "vm       receiver, not linked, not seen yet",
+    );
+    check(
+        receiver,
+        PeerState::Greeting,
+        Some(100),
+        "vm       pusher, linking, seen 0.1 s ago",
+    );
+    check(
+        receiver,
+        PeerState::Linked,
+        Some(12_000),
+        "vm       pusher, direct QUIC, seen 12 s ago",
+    );
+}
+
+#[test]
+fn one_line() {
+    assert_eq!(
+        short_text(&healthy()),
+        "healthy: up to date, 8,214 files, 1.3 GiB, vm linked\n"
+    );
+    assert_eq!(
+        short_text(&troubled()),
+        "held: syncing, 8,214 files, 1.3 GiB, 12 waiting, 3.1 MiB, 4.0 s left, 2 conflicts, \
+         1 held, vm not linked\n"
+    );
+}
+
+#[test]
+fn the_problems_alone() {
+    assert_eq!(check_text(&healthy(), COMMAND), short_text(&healthy()));
+    assert_eq!(
+        check_text(&troubled(), COMMAND),
+        "Held     \"data/journal.sqlite\": A program has this database open.\n\
+         \x20        Next: close it, then `layer-sync why data/journal.sqlite`\n\
+         Conflict 2 conflicts not resolved yet\n\
+         \x20        Next: layer-sync conflicts\n"
+    );
+}
+
+#[test]
+fn exit_codes_of_a_check() {
+    let check = |state, sync, conflicts, held, code| {
+        let mut status = healthy();
+        status.state = state;
+        status.sync.state = sync;
+        status.sync.counts.conflicts = conflicts;
+        status.sync.counts.held = held;
+        assert_eq!(verdict(&status), code, "{state:?} {sync:?}");
+    };
+    check(Health::Healthy, SyncState::UpToDate, 0, 0, exit::DONE);
+    check(Health::Healthy, SyncState::Syncing, 0, 0, exit::DONE);
+    check(Health::Healthy, SyncState::UpToDate, 1, 0, exit::DEGRADED);
+    check(Health::Healthy, SyncState::UpToDate, 0, 1, exit::DEGRADED);
+    check(Health::Degraded, SyncState::UpToDate, 0, 0, exit::DEGRADED);
+    check(Health::Held, SyncState::Held, 0, 1, exit::DEGRADED);
+    check(Health::Halted, SyncState::Halted, 0, 0, exit::HALTED);
+    check(Health::Degraded, SyncState::Halted, 0, 0, exit::HALTED);
+}
+
+#[test]
+fn json_has_the_shape_of_the_schema() {
+    let value = serde_json::to_value(healthy()).unwrap();
+    for (pointer, expected) in [
+        ("/schema", serde_json::json!(1)),
+        ("/state", serde_json::json!("healthy")),
+        ("/node/side", serde_json::json!("receiver")),
+        ("/sync/state", serde_json::json!("up_to_date")),
+        ("/sync/files", serde_json::json!(8214)),
+        ("/self/restarts", serde_json::json!(0)),
+    ] {
+        assert_eq!(value.pointer(pointer), Some(&expected), "{pointer}");
+    }
+}
