@@ -1,0 +1,33 @@
+//! The real program, as a person meets it: two homes, two daemons, loopback, and files.
+//!
+//! Nothing of ours judges: trees are compared by `diff` and `find`. Every wait is for a condition and
+//! has a bound. Heavier variants run when a variable asks for them:
+//!
+//! | Variable | Does |
+//! | --- | --- |
+//! | `LAYER_SYNC_E2E_BIN=FILE` | tests that program instead of building one |
+//! | `LAYER_SYNC_E2E_OPERATIONS=5000`, `LAYER_SYNC_E2E_KILLS=100` | sizes of the crash test |
+//! | `LAYER_SYNC_E2E_SEED=N` | its seed, which every run prints |
+//! | `LAYER_SYNC_E2E_HUGE=1` | a file of 2 GiB instead of 64 MiB |
+//! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
+//!
+//! `cargo test -p tests --test e2e -- --nocapture` shows what is measured and what is skipped.
+
+// GNU diff and find, /proc, namespaces.
+#![cfg(target_os = "linux")]
+
+mod harness;
+
+mod conflict;
+mod crash;
+mod daemons;
+mod deaf;
+mod held;
+mod ignored;
+mod kept;
+mod observer;
+mod operations;
+mod refused;
+mod up;
+mod verbs;
+mod watches;

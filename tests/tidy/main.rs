@@ -1,0 +1,7 @@
+//! The rules of the house, as tests. Each message says what to do.
+
+mod house;
+mod lock;
+mod repository;
+mod shipped;
+mod sources;
