@@ -17,6 +17,7 @@ pub mod quiet;
 pub mod watch;
 
 mod apply;
+mod bases;
 mod error;
 mod fingerprint;
 mod give;
@@ -55,6 +56,7 @@ pub use root::{NotAReplicaId, ReplicaId};
 pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
+use fingerprint::now_ns;
 use index::{Changes, Index};
 use kept::Kept;
 use root::Root;
@@ -333,7 +335,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn utc_now() -> UtcMs {
-    UtcMs(u64::try_from(fingerprint::now_ns() / 1_000_000).unwrap_or(0))
+    UtcMs(u64::try_from(now_ns() / 1_000_000).unwrap_or(0))
 }
 
 #[cfg(test)]
