@@ -161,6 +161,10 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             },
             () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
         };
+        // Whether more is moving has to be known before anything is planned or told.
+        while let Ok(hint) = hints.try_recv() {
+            this.apply(Event::Hint(hint));
+        }
         match input {
             Input::Event(event) => this.apply(event),
             Input::Connected(connection) => this.connected(connection),

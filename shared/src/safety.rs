@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::hash::ContentHash;
 use crate::path::RelPath;
 use crate::reconcile::Plan;
-use crate::transfer::Op;
+use crate::transfer::{Op, Source};
 use crate::tree::{Entry, Side, Trees};
 
 /// How long a displaced file counts.
@@ -112,6 +112,9 @@ pub struct Guard {
     confirmed: BTreeMap<(Side, RelPath), Displaced>,
 }
 
+/// Contents that appeared, with the paths at which they did.
+type Made = BTreeMap<ContentHash, BTreeSet<RelPath>>;
+
 /// What passed lately on one side.
 #[derive(Debug, Default)]
 struct Recent {
@@ -119,9 +122,9 @@ struct Recent {
     order: VecDeque<(Instant, RelPath)>,
     deleted: BTreeMap<RelPath, (Instant, ContentHash)>,
     rewritten: BTreeMap<RelPath, Instant>,
-    /// Contents that appeared somewhere, and how often; and contents that were deleted.
-    made: BTreeMap<ContentHash, u64>,
-    made_order: VecDeque<(Instant, ContentHash)>,
+    /// Where contents appeared.
+    made: Made,
+    made_order: VecDeque<(Instant, ContentHash, RelPath)>,
 }
 
 impl Guard {
@@ -193,29 +196,21 @@ impl Guard {
         side: Side,
     ) -> Option<Alarm> {
         let recent = &self.recent[side as usize];
-        let here: Vec<&Displaced> = displaced
+        let here: Vec<(&RelPath, &Displaced)> = displaced
             .iter()
             .filter(|((of, _), _)| *of == side)
-            .map(|(_, displaced)| displaced)
+            .map(|((_, path), displaced)| (path, displaced))
             .collect();
         let mut made = recent.made.clone();
         for (_, op) in plan.ops.iter().filter(|(of, _)| *of == side) {
             if let (None, Some(content)) = (&op.expect, op.make.as_ref().and_then(content)) {
-                *made.entry(content).or_default() += 1;
+                made.entry(content).or_default().insert(op.path.clone());
             }
         }
-        let mut moved = |displaced: &Displaced| {
-            let count = content(&displaced.old).and_then(|content| made.get_mut(&content));
-            count.is_some_and(|count| {
-                let was = *count > 0;
-                *count = count.saturating_sub(1);
-                was
-            })
-        };
         let (mut deletes, mut rewrites) = (0, 0);
-        for displaced in here {
+        for (path, displaced) in here {
             match displaced.new {
-                None if !moved(displaced) => deletes += 1,
+                None if !has_moved(&mut made, path, &displaced.old) => deletes += 1,
                 None => {}
                 Some(_) => rewrites += 1,
             }
@@ -261,9 +256,7 @@ impl Recent {
         match (&op.expect, &op.make) {
             (Some(old), None) => {
                 let Some(lost) = content(old) else { return };
-                // What appeared elsewhere a moment ago has only moved.
-                if let Some(count) = self.made.get_mut(&lost).filter(|count| **count > 0) {
-                    *count -= 1;
+                if has_moved(&mut self.made, &op.path, old) {
                     return;
                 }
                 self.deleted.insert(op.path.clone(), (now, lost));
@@ -280,17 +273,20 @@ impl Recent {
                 match moved {
                     Some(path) => drop(self.deleted.remove(&path)),
                     None => {
-                        *self.made.entry(content).or_default() += 1;
-                        self.made_order.push_back((now, content));
+                        let places = self.made.entry(content).or_default();
+                        if places.insert(op.path.clone()) {
+                            self.made_order.push_back((now, content, op.path.clone()));
+                        }
                     }
                 }
             }
-            _ if displaced_by(op).is_some() => {
-                if self.rewritten.insert(op.path.clone(), now).is_none() {
+            _ => {
+                let is_news = displaced_by(op).is_some()
+                    && self.rewritten.insert(op.path.clone(), now).is_none();
+                if is_news {
                     self.order.push_back((now, op.path.clone()));
                 }
             }
-            _ => {}
         }
     }
 
@@ -307,10 +303,10 @@ impl Recent {
                 None => {}
             }
         }
-        while let Some((_, content)) = self.made_order.pop_front_if(|(at, _)| is_old(*at)) {
-            if let Some(count) = self.made.get_mut(&content) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
+        while let Some((_, content, path)) = self.made_order.pop_front_if(|(at, ..)| is_old(*at)) {
+            if let Some(places) = self.made.get_mut(&content) {
+                places.remove(&path);
+                if places.is_empty() {
                     self.made.remove(&content);
                 }
             }
@@ -318,9 +314,23 @@ impl Recent {
     }
 }
 
+/// Says whether what goes from a path has appeared at another one, which then counts for it.
+fn has_moved(made: &mut Made, path: &RelPath, old: &Entry) -> bool {
+    let Some(places) = content(old).and_then(|content| made.get_mut(&content)) else {
+        return false;
+    };
+    // What was made here and goes from here again is no move.
+    places.remove(path);
+    places.pop_first().is_some()
+}
+
 /// Returns what an operation displaces: a file or a link that goes, or gives way to something else.
 fn displaced_by(op: &Op) -> Option<Displaced> {
-    let old = op.expect.as_ref().filter(|old| !old.is_dir())?;
+    let is_merge = matches!(op.from, Source::Merge { .. });
+    let old = op
+        .expect
+        .as_ref()
+        .filter(|old| !old.is_dir() && !is_merge)?;
     let same_content = op
         .make
         .as_ref()

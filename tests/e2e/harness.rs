@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-pub(crate) use compare::{assert_equal, difference, listing};
+pub(crate) use compare::{assert_equal, difference, listing, snapshot};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, run};

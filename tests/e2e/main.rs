@@ -22,6 +22,8 @@ mod conflict;
 mod crash;
 mod daemons;
 mod deaf;
+mod decide;
+mod guard;
 mod held;
 mod ignored;
 mod kept;

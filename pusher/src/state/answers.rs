@@ -277,7 +277,8 @@ impl Pusher {
             return None;
         }
         let settled = self.is_settled();
-        if self.alarm.is_some() || waiting.verify && !self.may_plan() {
+        let halted = self.alarm.is_some() && self.due.is_empty();
+        if halted || waiting.verify && !self.may_plan() {
             // Halted or paused: nothing is going to move.
             return Some(settled);
         }

@@ -1,9 +1,9 @@
 //! The guard's part: a burst of changes is judged as a whole, and too much of it waits for a person.
 //!
 //! A folder is not emptied in one step: its files go one by one, and the first of them is seen while
-//! the others still go. So a plan that displaces something waits until the side that changes has come
-//! to rest, for a moment when it is little and a little longer when it is much. A single edit does not
-//! wait, since nothing moves beside it.
+//! the others still go. So a plan that displaces something waits [`AGAIN`], and while more is moving
+//! a little longer: a moment when it is little, up to two seconds when it is much. What only makes new
+//! files does not wait.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use shared::tree::Side;
 
 use super::{Pusher, side_name};
 
-/// How often a waiting plan is looked at again while files keep moving.
+/// Shortest wait of a plan that displaces something, and how often it is looked at again while files
+/// keep moving. A program that rewrites a tree touches hundreds of files in that time.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Longest wait of a plan that displaces less than [`MUCH`].
 const WAIT_LITTLE: Duration = Duration::from_millis(100);
@@ -44,14 +45,14 @@ impl Pusher {
 
     /// Says whether a plan is only to be made later.
     pub(super) fn gathers(&self) -> bool {
-        let waits = |gathering: Gathering| self.now < gathering.again && self.is_stirring();
-        self.gathering.is_some_and(waits)
+        self.gathering
+            .is_some_and(|gathering| self.now < gathering.again)
     }
 
     /// Lets a plan through, has it wait for more of the same, or halts.
     pub(super) fn pass(&mut self, plan: &Plan) -> bool {
         let toll = self.guard.toll(plan);
-        if toll > 0 && self.is_stirring() {
+        if toll > 0 && (self.gathering.is_none() || self.is_stirring()) {
             let since = self.gathering.map_or(self.now, |gathering| gathering.since);
             let most = if toll < MUCH { WAIT_LITTLE } else { WAIT_MUCH };
             if self.now < since + most {

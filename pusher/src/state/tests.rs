@@ -51,6 +51,8 @@ struct Bench {
     pusher: Pusher,
     now: Instant,
     done: Vec<Action>,
+    /// Whether the time that a plan waits for more of the same passes by itself.
+    in_a_blink: bool,
 }
 
 impl Bench {
@@ -88,12 +90,20 @@ impl Bench {
             pusher: Pusher::new(setup, stored, looks, now, UtcMs(0)),
             now,
             done: Vec::new(),
+            in_a_blink: true,
         }
     }
 
     fn on(&mut self, event: Event) -> &mut Self {
         self.done
             .extend(self.pusher.apply(event, self.now, UtcMs(0)));
+        if self.in_a_blink
+            && let Some(gathering) = self.pusher.gathering
+        {
+            self.now = self.now.max(gathering.again);
+            self.done
+                .extend(self.pusher.apply(Event::Tick, self.now, UtcMs(0)));
+        }
         self
     }
 

@@ -63,11 +63,14 @@ impl Receiver {
     fn accept_root(&mut self, client: Client) {
         let is_wrong = |problem: &Problem| problem.code.starts_with("halted.root");
         if !self.halted.as_ref().is_some_and(is_wrong) {
-            return self.refuse(
-                client,
-                "this node has no folder that waits to be accepted",
-                "",
-            );
+            let refused = Refused {
+                exit: exit::ERROR,
+                text: "this node has no folder that waits to be accepted".into(),
+                fix: String::new(),
+            };
+            self.actions
+                .push(Action::Answer(client, Response::Refused(refused)));
+            return;
         }
         self.actions.push(Action::AcceptRoot);
         let text =

@@ -131,6 +131,21 @@ fn a_rename_is_no_delete() {
 }
 
 #[test]
+fn what_was_made_a_moment_ago_is_deleted_like_anything_else() {
+    let (trees, now) = (trees(100), Instant::now());
+    let mut guard = Guard::default();
+    let made = Plan {
+        ops: (0..100)
+            .map(|number| op(number, None, Some(file(number))))
+            .collect(),
+        ..Plan::default()
+    };
+    guard.judge(&trees, &made, now).unwrap();
+    guard.passed(&made, now);
+    assert!(guard.judge(&trees, &deletes(0..60), now).is_err());
+}
+
+#[test]
 fn an_emptied_tree_is_never_believed() {
     let mut trees = trees(3);
     for number in 0..3 {

@@ -1,5 +1,6 @@
 //! Are two trees equal? Asked of programs that are not ours.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::run;
@@ -36,6 +37,17 @@ fn try_listing(root: &Path) -> Result<Vec<String>, String> {
     let mut lines: Vec<_> = found.stdout.split('\0').map(str::to_owned).collect();
     lines.sort();
     Ok(lines)
+}
+
+/// Returns all that a tree holds: its listing and the content of each file.
+#[track_caller]
+pub(crate) fn snapshot(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let line = |line: String| {
+        let path = line.rsplitn(4, ' ').nth(3).unwrap_or_default().to_owned();
+        let content = std::fs::read(root.join(path)).unwrap_or_default();
+        (line, content)
+    };
+    listing(root).into_iter().map(line).collect()
 }
 
 /// Says how two trees differ, or nothing. A tree that changes meanwhile differs.

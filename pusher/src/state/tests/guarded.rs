@@ -17,6 +17,7 @@ fn settled(count: u64) -> Bench {
         .greeted(vec![], vec![], hash_of(&theirs))
         .committed();
     assert!(bench.in_sync());
+    bench.in_a_blink = false;
     bench
 }
 
@@ -57,6 +58,12 @@ impl Bench {
         self.ask(Request::Confirm { batch, undo })
     }
 
+    /// Lets the time pass that a plan waits for more of the same.
+    fn later(&mut self) -> &mut Self {
+        self.now += Duration::from_millis(20);
+        self.on(Event::Tick)
+    }
+
     fn ops(&self) -> Vec<&Op> {
         self.pushed().iter().flat_map(|batch| &batch.ops).collect()
     }
@@ -65,7 +72,7 @@ impl Bench {
 #[test]
 fn too_many_deletions_wait_for_a_person() {
     let mut bench = settled(100);
-    bench.on(gone(0..60));
+    bench.on(gone(0..60)).later();
     assert!(bench.ops().is_empty());
     let status = bench.status();
     assert_eq!(
@@ -89,7 +96,7 @@ fn too_many_deletions_wait_for_a_person() {
 #[test]
 fn a_halted_batch_can_be_undone() {
     let mut bench = settled(100);
-    bench.on(gone(0..60));
+    bench.on(gone(0..60)).later();
     let batch = bench.batch_of_fix();
     bench.confirm(&batch, true);
     assert!(bench.ops().is_empty(), "nothing is deleted there");
@@ -107,7 +114,7 @@ fn a_halted_batch_can_be_undone() {
 #[test]
 fn files_that_are_back_lift_the_halt() {
     let mut bench = settled(100);
-    bench.on(gone(0..60));
+    bench.on(gone(0..60)).later();
     assert_eq!(bench.status().sync.state, SyncState::Halted);
     let back = (0..60)
         .map(|number| is(&format!("f{number}"), "1"))
@@ -121,7 +128,7 @@ fn files_that_are_back_lift_the_halt() {
 #[test]
 fn the_halt_is_there_again_after_a_restart_of_the_link() {
     let mut bench = settled(100);
-    bench.on(gone(0..60));
+    bench.on(gone(0..60)).later();
     let batch = bench.batch_of_fix();
     bench.on(Event::Unlinked("cut".into()));
     let theirs: Vec<_> = (0..100)
@@ -144,6 +151,7 @@ fn a_burst_is_judged_as_a_whole() {
         bench.on(Event::Tick);
     }
     bench.on(Event::Frame(Frame::Moving(false)));
+    bench.later();
     assert_eq!(bench.status().problems[0].code, "halted.mass_delete");
     let taken = bench
         .done
@@ -153,9 +161,19 @@ fn a_burst_is_judged_as_a_whole() {
 }
 
 #[test]
-fn a_single_edit_does_not_wait() {
+fn a_single_edit_waits_a_blink_and_a_new_file_does_not_wait() {
     let mut bench = settled(100);
+    bench.on(Event::Frame(Frame::Seen(vec![is("new", "2")])));
+    assert!(
+        bench
+            .done
+            .iter()
+            .any(|action| matches!(action, Action::Take(..)))
+    );
+    bench.done.clear();
     bench.on(Event::Frame(Frame::Seen(vec![is("f1", "2")])));
+    assert!(bench.done.is_empty());
+    bench.later();
     assert!(
         bench
             .done
@@ -189,7 +207,7 @@ fn an_edit_beside_a_restless_file_waits_a_moment_and_no_longer() {
 #[test]
 fn an_emptied_folder_is_not_believed() {
     let mut bench = settled(5);
-    bench.on(gone(0..5));
+    bench.on(gone(0..5)).later();
     assert!(bench.ops().is_empty());
     assert_eq!(bench.status().problems[0].code, "halted.emptied");
 }
