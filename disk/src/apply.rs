@@ -235,6 +235,7 @@ impl Replica {
             }
             outcomes.push(outcome);
         }
+        let stamp = self.raised_stamp()?;
         let mut seen = lock(&self.seen);
         let stored = self.index.notes();
         let notes = Notes {
@@ -248,6 +249,7 @@ impl Replica {
             base: &base,
             notes: Some(notes),
             forget_base: false,
+            stamp,
         };
         self.index.write(&changes, true)?;
         if let Err(error) = intent::clear(&self.root) {

@@ -38,6 +38,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use shared::hash::ContentHash;
 use shared::ignore::Rules;
@@ -62,6 +63,8 @@ use seen::Seen;
 
 /// Threads that walk and hash.
 const LOOK_THREADS: usize = 2;
+/// The stamp in marker and index is raised at most this often.
+const STAMP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a replica is.
 #[derive(Debug, Clone)]
@@ -118,6 +121,8 @@ pub struct Replica {
     staging: Arc<Mutex<HashSet<ContentHash>>>,
     /// Held by whoever changes the tree.
     applying: Mutex<()>,
+    /// When the stamp was raised; not yet since this was opened.
+    stamped: Mutex<Option<Instant>>,
     /// Whether the volume cannot exchange two names.
     weaker: AtomicBool,
     mismatches: Arc<AtomicU64>,
@@ -151,7 +156,7 @@ impl Replica {
         sink: Sink,
     ) -> Result<(Self, Stored), OpenRefused> {
         let root = Arc::new(Root::open(&places.root, expected)?);
-        let (index, mut loaded) = Index::open(&places.state, root.id)?;
+        let (index, mut loaded) = Index::open(&places.state, &root)?;
         let not_writable = |path: PathBuf| move |source| OpenRefused::NotWritable { path, source };
         let kept =
             Kept::open(&root, node, limits).map_err(not_writable(root.private_path("kept")))?;
@@ -210,6 +215,7 @@ impl Replica {
             sink,
             staging: Arc::default(),
             applying: Mutex::new(()),
+            stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
             pool,
@@ -284,6 +290,7 @@ impl Replica {
         let changes = Changes {
             base: rows,
             notes: Some(notes),
+            stamp: self.raised_stamp()?,
             ..Changes::default()
         };
         Ok(self.index.write(&changes, true)?)
@@ -292,11 +299,12 @@ impl Replica {
     /// Forgets the base, durably: the trees are going to be united without a deletion.
     ///
     /// # Errors
-    /// [`DiskError::Index`]; then the base stands.
+    /// [`DiskError`]; then the base stands.
     pub fn forget_base(&self, notes: Notes) -> Result<(), DiskError> {
         let changes = Changes {
             forget_base: true,
             notes: Some(notes),
+            stamp: self.raised_stamp()?,
             ..Changes::default()
         };
         Ok(self.index.write(&changes, true)?)
@@ -311,6 +319,32 @@ impl Replica {
         let _no_apply = lock(&self.applying);
         let tree_bytes = lock(&self.seen).bytes();
         self.kept.prune(now, tree_bytes)
+    }
+
+    /// Raises the stamp in the marker if that is due, because something is about to be recorded, and
+    /// returns it, to be recorded as well.
+    ///
+    /// # Errors
+    /// When the root is not what it was; then nothing may be recorded about it.
+    pub(crate) fn raised_stamp(&self) -> Result<Option<u64>, DiskError> {
+        let mut stamped = lock(&self.stamped);
+        if stamped.is_some_and(|at| at.elapsed() < STAMP_INTERVAL) {
+            return Ok(None);
+        }
+        self.root.check()?;
+        // From what the index has, so that the marker is never ahead by more than one.
+        let stamp = self.index.stamp() + 1;
+        match self.root.raise_stamp(stamp) {
+            Ok(()) => {
+                *stamped = Some(Instant::now());
+                Ok(Some(stamp))
+            }
+            Err(error) => {
+                // A full disk, most likely. What is recorded meanwhile has an older stamp; that is all.
+                tracing::warn!(%error, "the stamp in the root's marker could not be raised");
+                Ok(None)
+            }
+        }
     }
 
     fn rules(&self) -> (Arc<Rules>, bool) {

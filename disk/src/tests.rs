@@ -55,6 +55,16 @@ impl Bench {
         }
     }
 
+    /// Tries to open it again after something happened to its files, and returns why that is refused.
+    pub(crate) fn refused_after(self, change: impl FnOnce()) -> OpenRefused {
+        let (id, dir) = (self.replica.id(), self.dir);
+        drop((self.replica, self.stored));
+        change();
+        open(dir.path(), Some(id), Arc::default())
+            .err()
+            .expect("it is refused")
+    }
+
     fn open_in(dir: tempfile::TempDir, expected: Option<ReplicaId>) -> Self {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let (replica, stored) = open(dir.path(), expected, reports.clone()).expect("it opens");

@@ -579,6 +579,7 @@ fn a_full_disk_holds_what_does_not_fit_and_truncates_nothing() {
 #[test]
 fn the_private_folder_is_out_of_reach() {
     let mut bench = Bench::new();
+    bench.apply(vec![op("first", None, file("1"))], &[b"1"]);
     let marker = fs::read(bench.at(".layer-sync/marker")).expect("a marker");
     let outcomes = bench.apply(
         vec![

@@ -28,6 +28,7 @@ const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 const INDEX_ID: &str = "index";
 const REPLICA_ID: &str = "replica";
 const SIDES: &str = "sides";
+const STAMP: &str = "stamp";
 
 const ROW_VERSION: u8 = 1;
 
@@ -44,6 +45,8 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         return Ok(None);
     }
     let id = IndexId(get(&notes, INDEX_ID)?.ok_or("it has no identity")?);
+    // An index of the time before stamps has none.
+    let stamp = get(&notes, STAMP)?.unwrap_or(0);
     let notes = get(&notes, SIDES)?.ok_or("it has no notes")?;
     let mut base = Vec::new();
     for row in txn.open_table(BASE).map_err(text)?.iter().map_err(text)? {
@@ -70,11 +73,17 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         base,
         seen,
         notes,
+        stamp,
     }))
 }
 
 /// Empties the index and gives it an identity.
-pub(super) fn begin(store: &Database, id: IndexId, replica: ReplicaId) -> Result<(), String> {
+pub(super) fn begin(
+    store: &Database,
+    id: IndexId,
+    replica: ReplicaId,
+    stamp: u64,
+) -> Result<(), String> {
     let txn = begin_write(store, Durability::Immediate)?;
     for table in [SEEN, BASE, NOTES] {
         txn.delete_table(table).map_err(text)?;
@@ -87,6 +96,7 @@ pub(super) fn begin(store: &Database, id: IndexId, replica: ReplicaId) -> Result
         put(&mut notes, INDEX_ID, &id.0)?;
         put(&mut notes, REPLICA_ID, &replica.0)?;
         put(&mut notes, SIDES, &super::Notes::default())?;
+        put(&mut notes, STAMP, &stamp)?;
     }
     txn.commit().map_err(text)
 }
@@ -112,6 +122,9 @@ pub(super) fn write(
     }
     if let Some(notes) = &changes.notes {
         put(&mut txn.open_table(NOTES).map_err(text)?, SIDES, notes)?;
+    }
+    if let Some(stamp) = &changes.stamp {
+        put(&mut txn.open_table(NOTES).map_err(text)?, STAMP, stamp)?;
     }
     txn.commit().map_err(text)
 }
