@@ -10,7 +10,7 @@ use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::{Gen, Sight};
 use tokio::task::spawn_blocking;
-use tracing::{info_span, warn};
+use tracing::{debug, info_span, warn};
 
 /// What the disk has to tell a state machine.
 #[derive(Debug)]
@@ -80,8 +80,16 @@ impl Jobs {
     pub fn look(&self, look: Look) {
         let jobs = self.clone();
         spawn_blocking(move || {
-            let sweep = matches!(look, Look::All);
+            let sweep = look.is_sweep();
             let _span = info_span!("look", sweep).entered();
+            if let Look::Reread { .. } = look {
+                // Nobody waits for it. What it finds is reported as observed, and a root that cannot
+                // be looked at is the next sweep's matter.
+                if let Err(error) = jobs.replica.look(&look, &jobs.stop) {
+                    debug!(%error, "files that did not change were not read again");
+                }
+                return;
+            }
             let result = jobs
                 .replica
                 .look(&look, &jobs.stop)

@@ -248,8 +248,8 @@ impl Replica {
             manifests,
             base: &base,
             notes: Some(notes),
-            forget_base: false,
             stamp,
+            ..Changes::default()
         };
         self.index.write(&changes, true)?;
         if let Err(error) = intent::clear(&self.root) {

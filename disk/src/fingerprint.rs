@@ -1,6 +1,6 @@
 //! Fingerprints: what tells without reading that a file is as it was.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, RawMode, Stat};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,12 @@ impl Fingerprint {
     /// Says whether a file that was read at `now_ns` may change without a trace in here.
     pub(crate) fn is_racy(&self, now_ns: i64) -> bool {
         self.mtime_ns.abs_diff(now_ns) <= RACY_NS as u64
+    }
+
+    /// Says whether a file was modified shortly before `now_ns`, or has a time of the future.
+    pub(crate) fn is_modified_within(&self, span: Duration, now_ns: i64) -> bool {
+        let ago = i128::from(now_ns) - i128::from(self.mtime_ns);
+        ago <= span.as_nanos() as i128
     }
 
     /// Says whether a file is the very one with this fingerprint although it was renamed since, which

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `seen` | path → entry and fingerprint: a cache | the tree is read again |
 //! | `base` | path → what both sides agreed on | the trees are united without a deletion |
+//! | `rotten` | paths whose content changed though nothing wrote to them | they are found again within a day |
 //! | `manifests` | content → chunks of long files: a cache | they are cut again |
 //! | `notes` | the identity of this index, its stamp, and the notes of the sides | as the base |
 //!
@@ -12,7 +13,7 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -62,6 +63,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) notes: Option<Notes>,
     /// Whether all rows of the base go first.
     pub(crate) forget_base: bool,
+    /// Files that turned out to rot. Each row of `seen` that is written takes the mark off its path.
+    pub(crate) rotten: &'a [RelPath],
     /// The stamp that the root's marker has by now, if it was raised.
     pub(crate) stamp: Option<u64>,
 }
@@ -72,6 +75,8 @@ pub(crate) struct Loaded {
     pub(crate) is_new: bool,
     pub(crate) base: Base,
     pub(crate) seen: Vec<(RelPath, SeenRow)>,
+    /// Those of `seen` that rotted.
+    pub(crate) rotten: HashSet<RelPath>,
     pub(crate) notes: Notes,
     pub(crate) stamp: u64,
 }
@@ -277,6 +282,7 @@ fn start_new(
         is_new: true,
         base: Base::new(),
         seen: Vec::new(),
+        rotten: HashSet::new(),
         notes: Notes::default(),
         stamp,
     };

@@ -25,6 +25,7 @@ mod index;
 mod kept;
 mod look;
 mod read;
+mod reread;
 mod restore;
 mod root;
 mod rules;
@@ -58,6 +59,7 @@ pub use stage::{Staged, Taking};
 
 use index::{Changes, Index};
 use kept::Kept;
+use reread::Round;
 use root::Root;
 use seen::Seen;
 
@@ -115,6 +117,8 @@ pub struct Replica {
     index: Index,
     seen: Mutex<Seen>,
     rules: RwLock<CurrentRules>,
+    /// Where reading the tree again has come to. Held by whoever does it.
+    round: Mutex<Round>,
     kept: Kept,
     sink: Sink,
     /// Contents that are being staged resumably now.
@@ -194,6 +198,7 @@ impl Replica {
         let seen_known = loaded
             .seen
             .iter()
+            .filter(|(path, _)| !loaded.rotten.contains(path))
             .map(|(path, row)| (path.clone(), row.entry.clone()))
             .collect();
         let stored = Stored {
@@ -204,13 +209,14 @@ impl Replica {
             base: loaded.base,
         };
         let replica = Self {
-            seen: Mutex::new(Seen::new(loaded.seen, &stored.base)),
+            seen: Mutex::new(Seen::new(loaded.seen, &loaded.rotten, &stored.base)),
             root,
             index,
             rules: RwLock::new(CurrentRules {
                 rules: Arc::new(rules),
                 are_new: true,
             }),
+            round: Mutex::default(),
             kept,
             sink,
             staging: Arc::default(),

@@ -22,6 +22,7 @@ use crate::error::LookError;
 use crate::fingerprint::{self, Fingerprint, SeenRow};
 use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
+use crate::reread::{is_unchanged, known};
 use crate::seen::Slot;
 use crate::{Replica, handle, lock, root};
 
@@ -40,6 +41,8 @@ pub(crate) struct Pass<'a> {
     rules: Arc<Rules>,
     /// Whether paths that were seen before have to be checked against the rules.
     recheck: bool,
+    /// Whether files are read although their fingerprint says that nothing wrote to them.
+    deep: bool,
     stop: &'a AtomicBool,
     found: Mutex<Vec<Finding>>,
     absent: Mutex<Vec<Finding>>,
@@ -48,6 +51,8 @@ pub(crate) struct Pass<'a> {
     failure: Mutex<Option<LookError>>,
     files: AtomicU64,
     bytes: AtomicU64,
+    reread_files: AtomicU64,
+    reread_bytes: AtomicU64,
 }
 
 /// What a walk leaves to be told at its end.
@@ -57,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) open: Open,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    pub(crate) reread_files: u64,
+    pub(crate) reread_bytes: u64,
 }
 
 /// A directory to visit.
@@ -89,6 +96,7 @@ impl<'a> Pass<'a> {
             replica,
             rules,
             recheck,
+            deep: false,
             stop,
             found: Mutex::default(),
             absent: Mutex::default(),
@@ -97,7 +105,14 @@ impl<'a> Pass<'a> {
             failure: Mutex::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            reread_files: AtomicU64::new(0),
+            reread_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Reads files also when their fingerprint says that nothing wrote to them.
+    pub(crate) fn deep(self, deep: bool) -> Self {
+        Self { deep, ..self }
     }
 
     /// Walks the whole tree.
@@ -141,6 +156,8 @@ impl<'a> Pass<'a> {
             open,
             files,
             bytes: self.bytes.load(Ordering::Relaxed),
+            reread_files: self.reread_files.load(Ordering::Relaxed),
+            reread_bytes: self.reread_bytes.load(Ordering::Relaxed),
         })
     }
 
@@ -336,7 +353,8 @@ impl<'a> Pass<'a> {
             }
             FileType::RegularFile => {
                 self.files.fetch_add(1, Ordering::Relaxed);
-                if !row.is_some_and(|row| same_kind && row.print == print && !row.racy) {
+                let unchanged = known(before.as_ref()).is_some_and(|row| is_unchanged(row, &print));
+                if self.deep || !unchanged {
                     unread.push((path, before));
                 }
             }
@@ -389,20 +407,22 @@ impl<'a> Pass<'a> {
     }
 
     fn read(&self, dir: &OwnedFd, group: Vec<(RelPath, Option<Slot>)>) {
-        let mut reader = Reader::default();
+        let mut reader = Reader::from_medium(self.deep);
         for (path, before) in group {
             if self.ended() {
                 break;
             }
-            let len = before
-                .as_ref()
-                .and_then(Slot::row)
-                .map_or(0, |row| row.entry.len());
+            let len = known(before.as_ref()).map_or(0, |row| row.entry.len());
             if len > LONG_BYTES {
                 self.flush();
             }
             match reader.see(dir, path.name(), self.replica.root.device, self.stop) {
                 Ok(Reading::Read(row, manifest)) => {
+                    if known(before.as_ref()).is_some_and(|known| is_unchanged(known, &row.print)) {
+                        self.reread_files.fetch_add(1, Ordering::Relaxed);
+                        self.reread_bytes
+                            .fetch_add(row.entry.len(), Ordering::Relaxed);
+                    }
                     let found = Found::Row(row, manifest);
                     self.push(Finding {
                         path,
@@ -506,6 +526,7 @@ impl<'a> Pass<'a> {
         let mut all = lock(&self.open);
         all.again.extend(open.again);
         all.unknown.extend(open.unknown);
+        all.rotten.extend(open.rotten);
     }
 
     fn fail(&self, failure: LookError) {
@@ -522,7 +543,7 @@ fn was_mount(before: Option<&Slot>) -> bool {
     match before {
         Some(Slot::Is(row)) => row.entry.is_dir() && row.print.foreign,
         Some(Slot::Blocked { lost_mount, .. }) => *lost_mount,
-        None => false,
+        Some(Slot::Rotten(_)) | None => false,
     }
 }
 

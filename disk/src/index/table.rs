@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,7 @@ use crate::root::ReplicaId;
 const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const BASE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("base");
 const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
+const ROTTEN: TableDefinition<'_, &str, ()> = TableDefinition::new("rotten");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
 const INDEX_ID: &str = "index";
@@ -65,6 +67,18 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         seen.push((path, decode::<SeenRow>(row.value())?));
     }
     seen.sort_unstable_by(|(a, _): &(RelPath, SeenRow), (b, _)| a.cmp(b));
+    let mut rotten = HashSet::new();
+    match txn.open_table(ROTTEN) {
+        Ok(marks) => {
+            for mark in marks.iter().map_err(text)? {
+                rotten.insert(parse(mark.map_err(text)?.0.value())?);
+            }
+        }
+        // An index of the time before rot was looked for.
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(text(error)),
+    }
+    rotten.retain(|path| seen.binary_search_by(|(known, _)| known.cmp(path)).is_ok());
     drop(txn);
     drop_unused_manifests(store, &seen)?;
     Ok(Some(Loaded {
@@ -72,6 +86,7 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         is_new: false,
         base,
         seen,
+        rotten,
         notes,
         stamp,
     }))
@@ -91,6 +106,7 @@ pub(super) fn begin(
     }
     txn.delete_table(MANIFESTS).map_err(text)?;
     txn.open_table(MANIFESTS).map_err(text)?;
+    txn.delete_table(ROTTEN).map_err(text)?;
     {
         let mut notes = txn.open_table(NOTES).map_err(text)?;
         put(&mut notes, INDEX_ID, &id.0)?;
@@ -138,6 +154,15 @@ fn write_seen(txn: &WriteTransaction, changes: &Changes<'_>) -> Result<(), Strin
                 seen.remove(path.as_str()).map_err(text)?;
             }
         }
+    }
+    let mut rotten = txn.open_table(ROTTEN).map_err(text)?;
+    if !rotten.is_empty().map_err(text)? {
+        for (path, _) in changes.seen {
+            rotten.remove(path.as_str()).map_err(text)?;
+        }
+    }
+    for path in changes.rotten {
+        rotten.insert(path.as_str(), ()).map_err(text)?;
     }
     let mut manifests = txn.open_table(MANIFESTS).map_err(text)?;
     for manifest in changes.manifests {
