@@ -104,14 +104,12 @@ impl Replica {
     ) -> Result<Vec<Carried>, DiskError> {
         self.root.check()?;
         self.before(Step::Announce)?;
-        let announced = self.announce(jobs);
+        let announced = self.with_room(0, || self.announce(jobs).map_err(|e| read::errno(&e)));
         self.before(Step::Barrier)?;
-        if let Err(error) = announced.and_then(|()| self.barrier(jobs, batch)) {
+        let barrier = || self.barrier(jobs, batch).map_err(|e| read::errno(&e));
+        if let Err(error) = announced.and_then(|()| self.with_room(0, barrier)) {
             tracing::warn!(%error, "a batch could not be made durable before it was applied");
-            return Ok(jobs
-                .iter()
-                .map(|job| self.give_up(job, read::errno(&error)))
-                .collect());
+            return Ok(jobs.iter().map(|job| self.give_up(job, error)).collect());
         }
         let mut dirs = Dirs::default();
         let mut carried = Vec::with_capacity(jobs.len());

@@ -132,6 +132,10 @@ fields! {
     len(stat) -> u64 = stat.st_size as u64;
     /// Returns the number of the inode.
     inode(stat) -> u64 = stat.st_ino as u64;
+    /// Returns the number of names that it has.
+    links(stat) -> u64 = stat.st_nlink as u64;
+    /// Returns the bytes that its blocks take.
+    allocated(stat) -> u64 = (stat.st_blocks as u64).saturating_mul(512);
     /// Returns the number of the device.
     device(stat) -> u64 = stat.st_dev as u64;
     /// Returns kind and permission bits.

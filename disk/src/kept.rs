@@ -2,15 +2,18 @@
 //!
 //! `kept/<id>` is the very file that stood at a path; nothing is copied. `catalogue.jsonl` has a line
 //! for each, written and durable *before* the file is displaced, so a crash never leaves one that
-//! nobody can find. A line whose file is not there says that the displacement did not happen. A later
-//! line with the same id corrects an earlier one; a torn last line is none.
+//! nobody can find. A line whose file is not there says that the displacement did not happen, or not
+//! yet. A later line with the same id corrects an earlier one; a torn last line is none.
+
+mod retention;
+pub(crate) mod room;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, unlinkat};
 use rustix::io::Errno;
@@ -21,11 +24,15 @@ use shared::path::RelPath;
 use shared::tree::Entry;
 use shared::utc::UtcMs;
 
+use retention::{Candidate, Room};
+
 use crate::root::{Root, replace_private};
 use crate::volume::At;
 use crate::{Replica, fingerprint, handle, lock, read};
 
 const CATALOGUE: &str = "catalogue.jsonl";
+/// A line without its file may still be about to have one while it is younger.
+const ANNOUNCED: Duration = Duration::from_secs(3600);
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +164,8 @@ pub(crate) struct Kept {
     limits: KeptLimits,
     /// The catalogue, open for appending.
     catalogue: Mutex<File>,
+    /// When removing versions freed nothing, last time that the disk was full.
+    futile: Mutex<Option<Instant>>,
 }
 
 impl Kept {
@@ -167,6 +176,7 @@ impl Kept {
             node: node.to_owned(),
             limits,
             catalogue,
+            futile: Mutex::default(),
         })
     }
 
@@ -208,42 +218,75 @@ impl Kept {
         matches!(handle::stat_at(&self.root.kept, id), Ok(Some(_)))
     }
 
-    /// Removes what is too old or too much, the oldest first.
-    pub(crate) fn prune(&self, now: UtcMs, tree_bytes: u64) -> io::Result<Pruned> {
+    /// Removes what is too old or too much, and what the volume lacks, in bytes. `stands` says whether
+    /// something stands at a path.
+    fn prune(
+        &self,
+        now: UtcMs,
+        tree_bytes: u64,
+        lacking: u64,
+        stands: &dyn Fn(&RelPath) -> bool,
+    ) -> io::Result<Pruned> {
         let mut catalogue = lock(&self.catalogue);
         let lines = read_lines(&mut catalogue)?;
+        let before = lines.len();
+        let mut announced = Vec::new();
         let mut there = Vec::new();
         for line in lines {
-            if let Some(stat) = handle::stat_at(&self.root.kept, line.id.as_str())? {
-                there.push((line, fingerprint::len(&stat)));
+            match handle::stat_at(&self.root.kept, line.id.as_str())? {
+                Some(stat) => there.push((line, stat)),
+                None if now.0.saturating_sub(line.at.0) < ANNOUNCED.as_millis() as u64 => {
+                    announced.push(line);
+                }
+                None => {}
             }
         }
+        there.sort_by_key(|(line, _)| line.at);
         let percent = u128::from(tree_bytes) * u128::from(self.limits.tree_percent) / 100;
-        let most = u64::try_from(percent)
+        let bytes_max = u64::try_from(percent)
             .unwrap_or(u64::MAX)
             .max(self.limits.bytes_min);
-        let mut total: u64 = there.iter().map(|(_, len)| len).sum();
+        let room = Room { bytes_max, lacking };
+        let candidates: Vec<Candidate<'_>> = there
+            .iter()
+            .map(|(line, stat)| Candidate {
+                path: &line.path,
+                at: line.at,
+                len: fingerprint::len(stat),
+                frees: frees(stat),
+                stands: stands(&line.path),
+            })
+            .collect();
+        let going = retention::going(&candidates, &self.limits, room, now);
+        drop(candidates);
         let mut pruned = Pruned::default();
-        let mut staying = Vec::new();
-        there.sort_by_key(|(line, _)| line.at);
-        for (line, len) in there {
-            let age = Duration::from_millis(now.0.saturating_sub(line.at.0));
-            if age < self.limits.age_min || (age <= self.limits.age && total <= most) {
+        let mut staying = announced;
+        for ((line, stat), goes) in there.into_iter().zip(going) {
+            if goes {
+                self.remove(&line)?;
+                pruned.versions += 1;
+                pruned.bytes += fingerprint::len(&stat);
+            } else {
                 staying.push(line);
-                continue;
             }
-            self.remove(&line)?;
-            total -= len;
-            pruned.versions += 1;
-            pruned.bytes += len;
         }
+        if staying.len() == before {
+            return Ok(pruned);
+        }
+        staying.sort_by_key(|line| line.at);
         let mut text = Vec::new();
         for line in &staying {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
         }
-        replace_private(&self.root.kept, CATALOGUE, &text)?;
-        *catalogue = open_catalogue(&self.root)?;
+        match replace_private(&self.root.kept, CATALOGUE, &text) {
+            Ok(_) => *catalogue = open_catalogue(&self.root)?,
+            // The old one has lines too many, which say nothing.
+            Err(error) if pruned.versions > 0 => {
+                tracing::warn!(%error, "the catalogue of kept versions was not shortened");
+            }
+            Err(error) => return Err(error),
+        }
         Ok(pruned)
     }
 
@@ -268,6 +311,15 @@ impl Replica {
     pub fn versions(&self, path: &RelPath) -> io::Result<Vec<Version>> {
         Ok(self.kept.of_path(path)?.iter().map(Line::version).collect())
     }
+}
+
+/// Returns what removing a file gives back to the volume, in bytes.
+fn frees(stat: &Stat) -> u64 {
+    if fingerprint::links(stat) > 1 {
+        return 0;
+    }
+    // Of a short file the blocks may lie in the inode, which is given back as well.
+    fingerprint::allocated(stat).max(1)
 }
 
 fn open_catalogue(root: &Root) -> io::Result<File> {

@@ -316,17 +316,6 @@ impl Replica {
         Ok(self.index.write(&changes, true)?)
     }
 
-    /// Removes kept versions that are too old or too many.
-    ///
-    /// # Errors
-    /// Those of the file system; then some may be removed already, and the others are intact.
-    pub fn prune_kept(&self, now: UtcMs) -> std::io::Result<Pruned> {
-        // An apply's lines stand in the catalogue before their files are there.
-        let _no_apply = lock(&self.applying);
-        let tree_bytes = lock(&self.seen).bytes();
-        self.kept.prune(now, tree_bytes)
-    }
-
     /// Raises the stamp in the marker if that is due, because something is about to be recorded, and
     /// returns it, to be recorded as well.
     ///

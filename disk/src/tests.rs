@@ -9,6 +9,11 @@ use shared::tree::BaseRow;
 
 use super::*;
 use crate::apply::Step;
+#[cfg(target_os = "linux")]
+pub(crate) use small_volume::SmallVolume;
+
+#[cfg(target_os = "linux")]
+mod small_volume;
 
 /// A replica in a temporary folder, with everything that it reported.
 pub(crate) struct Bench {

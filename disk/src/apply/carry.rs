@@ -15,6 +15,7 @@ use shared::tree::Entry;
 use super::{Job, Step, steps};
 use crate::error::DiskError;
 use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
+use crate::kept::room::is_full;
 use crate::kept::{Line, new_id, what_is};
 use crate::read::{Reader, Reading};
 use crate::stage::{Ready, discard, ready_name};
@@ -111,7 +112,13 @@ impl<'a> Work<'a> {
     fn take_steps(&mut self, weak: bool) -> Result<Result<(), End>, DiskError> {
         for step in steps::steps(self.op, weak) {
             self.replica.before(*step)?;
-            if let Err(end) = self.step(*step) {
+            let ended = match self.step(*step) {
+                Err(End::Error(_, error)) if is_full(error) && self.replica.make_room(0) => {
+                    self.step(*step)
+                }
+                ended => ended,
+            };
+            if let Err(end) = ended {
                 return Ok(Err(end));
             }
         }
