@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use disk::{Look, Replica, Report, RulesFile};
-use shared::control::{Refused, Request, Response, exit};
+use shared::control::{Pick, Refused, Request, Response, exit};
 use shared::ignore::RULES_FILE;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
@@ -114,11 +114,28 @@ impl Jobs {
     pub async fn serve(&self, request: Request) -> Response {
         let replica = Arc::clone(&self.replica);
         let served = spawn_blocking(move || match request {
+            Request::Versions {
+                path,
+                below: Some(below),
+                ..
+            } => match replica.versions_below(&path, &below) {
+                Ok(versions) => Response::Versions(versions),
+                Err(error) => refused(format!(
+                    "the kept versions below \"{path}\" cannot be listed: {error}"
+                )),
+            },
             Request::Versions { path, .. } => match replica.versions(&path) {
                 Ok(versions) => Response::Versions(versions),
                 Err(error) => refused(format!(
                     "the kept versions of \"{path}\" cannot be listed: {error}"
                 )),
+            },
+            Request::Restore {
+                path,
+                pick: Pick::Each(names),
+            } => match replica.restore_each(&path, &names) {
+                Ok(restored) => Response::RestoredBelow(restored),
+                Err(error) => refused(error.to_string()),
             },
             Request::Restore { path, pick } => match replica.restore(&path, &pick) {
                 Ok(restored) => Response::Restored(restored),

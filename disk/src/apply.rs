@@ -29,6 +29,7 @@ use shared::transfer::{Batch, Op, Outcome};
 use shared::tree::{BaseRow, Gen};
 use shared::wire::AgreedRow;
 
+use crate::displaced::Rested;
 use crate::error::DiskError;
 use crate::fingerprint::SeenRow;
 use crate::index::{Changes, Notes};
@@ -62,6 +63,18 @@ pub(crate) struct Carried {
     pub(crate) outcome: Outcome,
     /// What stands there now, when it is done.
     pub(crate) row: Option<SeenRow>,
+    /// What was displaced, as it was then, when it is done and that was a file.
+    pub(crate) displaced: Option<Rested>,
+}
+
+impl Carried {
+    fn ended(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            row: None,
+            displaced: None,
+        }
+    }
 }
 
 impl Replica {
@@ -88,10 +101,7 @@ impl Replica {
         let jobs: Vec<Job<'_>> = batch.ops.iter().zip(places).map(job).collect();
         let _touched = Touched::begin(self, batch.ops.iter().map(|op| op.path.clone()));
         let mut carried = self.carry_out(&jobs, Some(batch.number))?;
-        carried.resize_with(batch.ops.len(), || Carried {
-            outcome: Outcome::Gone,
-            row: None,
-        });
+        carried.resize_with(batch.ops.len(), || Carried::ended(Outcome::Gone));
         self.record(batch, carried, &manifests, resolved)
     }
 
@@ -114,7 +124,11 @@ impl Replica {
         let mut dirs = Dirs::default();
         let mut carried = Vec::with_capacity(jobs.len());
         for job in jobs {
-            carried.push(self.carry_one(job, &mut dirs)?);
+            let ended = self.carry_one(job, &mut dirs)?;
+            if let Some(rested) = ended.displaced {
+                lock(&self.displaced).watch(job.id.clone(), rested, utc_now());
+            }
+            carried.push(ended);
         }
         self.before(Step::SyncDirs)?;
         dirs.sync(self)?;
@@ -176,12 +190,11 @@ impl Replica {
         if job.ready().is_some() {
             discard(&self.root, &ready_name(&job.id));
         }
-        let outcome = Outcome::Held(trouble(&job.op.path, "prepared", error));
-        Carried { outcome, row: None }
+        Carried::ended(Outcome::Held(trouble(&job.op.path, "prepared", error)))
     }
 
     fn carry_one(&self, job: &Job<'_>, dirs: &mut Dirs) -> Result<Carried, DiskError> {
-        let ended = |outcome| Carried { outcome, row: None };
+        let ended = Carried::ended;
         let ready = match (&job.staged, needs_staged(job.op)) {
             (StagedState::Held(trouble), _) => return Ok(ended(Outcome::Held(trouble.clone()))),
             (StagedState::Gone, _) | (StagedState::Nothing, true) => {
@@ -199,13 +212,17 @@ impl Replica {
         };
         let mut work = Work::new(self, job, ready, &parent);
         let outcome = work.run()?;
-        let row = if outcome == Outcome::Done {
-            work.row()
+        let carried = if outcome == Outcome::Done {
+            Carried {
+                outcome,
+                row: work.row(),
+                displaced: work.displaced(),
+            }
         } else {
-            None
+            Carried::ended(outcome)
         };
         dirs.touched(job.op.path.parent(), parent);
-        Ok(Carried { outcome, row })
+        Ok(carried)
     }
 
     /// Records what was carried out, and reports it.
@@ -220,7 +237,7 @@ impl Replica {
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
-        for (op, Carried { outcome, row }) in batch.ops.iter().zip(carried) {
+        for (op, Carried { outcome, row, .. }) in batch.ops.iter().zip(carried) {
             if outcome == Outcome::Done {
                 if op.agrees {
                     let row = BaseRow {

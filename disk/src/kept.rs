@@ -8,7 +8,7 @@
 mod retention;
 pub(crate) mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use shared::control::Version;
+use shared::control::{Below, Pick, VERSIONS_MAX, Version};
 use shared::hash::ContentHash;
 use shared::path::RelPath;
 use shared::tree::Entry;
@@ -140,14 +140,23 @@ pub(crate) fn what_is(at: At<'_>, stat: &Stat) -> Option<What> {
 }
 
 impl Line {
-    /// Returns what a person is shown.
-    pub(crate) fn version(&self) -> Version {
+    /// Returns the length of the content, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        match self.what {
+            What::File { len, .. } => len,
+            What::Link { .. } | What::Dir => 0,
+        }
+    }
+
+    /// Returns what a person is shown who asked for `path`.
+    pub(crate) fn version(&self, path: &RelPath) -> Version {
         let (content, len) = match &self.what {
             What::File { content, len, .. } => (content.parse::<ContentHash>().ok(), *len),
             What::Link { .. } | What::Dir => (None, 0),
         };
         Version {
             version: self.id.clone(),
+            path: (self.path != *path).then(|| self.path.clone()),
             at: self.at,
             len,
             content,
@@ -211,6 +220,36 @@ impl Kept {
         let mut found = self.lines()?;
         found.retain(|line| line.path == *path && line.what != What::Dir && self.holds(&line.id));
         found.sort_by_key(|line| std::cmp::Reverse(line.at));
+        Ok(found)
+    }
+
+    /// Returns the lines about what lies below a folder whose file is there, oldest first.
+    fn below(&self, folder: &RelPath) -> io::Result<Vec<Line>> {
+        let mut found = self.lines()?;
+        found.retain(|line| {
+            line.path.is_below(folder) && line.what != What::Dir && self.holds(&line.id)
+        });
+        Ok(found)
+    }
+
+    /// Returns the lines of these names below a folder, in the order of their paths.
+    pub(crate) fn named(&self, folder: &RelPath, names: &[String]) -> io::Result<Vec<Line>> {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let mut found = self.lines()?;
+        found.retain(|line| {
+            names.contains(line.id.as_str()) && line.path.is_below(folder) && line.what != What::Dir
+        });
+        found.sort_by(|a, b| a.path.cmp(&b.path).then(a.at.cmp(&b.at)));
+        Ok(found)
+    }
+
+    /// Returns the lines of what was displaced since a time.
+    pub(crate) fn since(&self, time: UtcMs) -> io::Result<Vec<Line>> {
+        let mut file = lock(&self.catalogue);
+        // Most lines are older, and need not be parsed to know it.
+        let is_late = |line: &[u8]| announced_at(line).is_none_or(|at| at >= time.0);
+        let mut found = parse_lines(&mut file, is_late)?;
+        found.retain(|line| line.at >= time);
         Ok(found)
     }
 
@@ -304,12 +343,38 @@ impl Kept {
 }
 
 impl Replica {
-    /// Returns the kept versions of a path, the latest first.
+    /// Returns the kept versions of a path and of what lies below it, the latest first; of many below
+    /// it the latest [`VERSIONS_MAX`].
     ///
     /// # Errors
     /// When the catalogue cannot be read.
     pub fn versions(&self, path: &RelPath) -> io::Result<Vec<Version>> {
-        Ok(self.kept.of_path(path)?.iter().map(Line::version).collect())
+        let mut lines = self.kept.below(path)?;
+        let first = lines.len().saturating_sub(VERSIONS_MAX);
+        lines.drain(..first);
+        lines.extend(self.kept.of_path(path)?);
+        lines.sort_by_key(|line| std::cmp::Reverse(line.at));
+        Ok(lines.iter().map(|line| line.version(path)).collect())
+    }
+
+    /// Returns the versions kept here that a restore of a folder means, one of each path, in the order
+    /// of the paths: a page of [`VERSIONS_MAX`].
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn versions_below(&self, folder: &RelPath, below: &Below) -> io::Result<Vec<Version>> {
+        let mut lines = self.kept.below(folder)?;
+        if below.pick == Pick::Latest {
+            let seen = lock(&self.seen);
+            lines.retain(|line| seen.get(&line.path).is_none());
+        }
+        let versions = lines.iter().map(|line| line.version(folder)).collect();
+        let mut meant = shared::history::one_each(versions, &below.pick);
+        if let Some(after) = &below.after {
+            meant.retain(|version| version.path.as_ref().is_some_and(|path| path > after));
+        }
+        meant.truncate(VERSIONS_MAX);
+        Ok(meant)
     }
 }
 
@@ -343,12 +408,19 @@ fn open_catalogue(root: &Root) -> io::Result<File> {
 }
 
 fn read_lines(file: &mut File) -> io::Result<Vec<Line>> {
+    parse_lines(file, |_| true)
+}
+
+fn parse_lines(file: &mut File, is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<Line>> {
     let mut text = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut text)?;
     let mut lines: Vec<Line> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for line in text.split(|byte| *byte == b'\n') {
+    for line in text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| is_wanted(line))
+    {
         let Ok(line) = serde_json::from_slice::<Line>(line) else {
             continue;
         };
@@ -361,6 +433,15 @@ fn read_lines(file: &mut File) -> io::Result<Vec<Line>> {
         }
     }
     Ok(lines)
+}
+
+/// Returns the time in a line as [`Kept::append`] writes it: an id, then the time.
+fn announced_at(line: &[u8]) -> Option<u64> {
+    let line = line.strip_prefix(b"{\"id\":\"")?;
+    let id_len = line.iter().position(|byte| *byte == b'"')?;
+    let digits = line[id_len..].strip_prefix(b"\",\"at\":")?;
+    let len = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
 }
 
 /// Returns a new name for something staged or kept: the time, so that names sort by age, and a number

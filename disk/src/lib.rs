@@ -17,6 +17,8 @@ pub mod quiet;
 pub mod watch;
 
 mod apply;
+mod displaced;
+mod edit;
 mod error;
 mod fingerprint;
 mod give;
@@ -57,6 +59,7 @@ pub use root::{NotAReplicaId, ReplicaId};
 pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
+use displaced::Watch;
 use index::{Changes, Index};
 use kept::Kept;
 use reread::Round;
@@ -120,6 +123,8 @@ pub struct Replica {
     /// Where reading the tree again has come to. Held by whoever does it.
     round: Mutex<Round>,
     kept: Kept,
+    /// What was displaced lately, and may still be written to.
+    displaced: Mutex<Watch>,
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
@@ -188,6 +193,8 @@ impl Replica {
             loaded.base.extend(unrecorded);
         }
         apply::recover(&root, &kept).map_err(not_writable(root.private_path("stage")))?;
+        let displaced = Watch::resumed(&root, &kept, utc_now())
+            .map_err(not_writable(root.private_path("kept")))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(LOOK_THREADS)
             .thread_name(|number| format!("look-{number}"))
@@ -217,6 +224,7 @@ impl Replica {
                 are_new: true,
             }),
             round: Mutex::default(),
+            displaced: Mutex::new(displaced),
             kept,
             sink,
             staging: Arc::default(),

@@ -28,6 +28,8 @@ const EVENTS_MAX: usize = 4096;
 const STOP_WAIT: Duration = Duration::from_millis(1200);
 /// How often kept versions are pruned.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// How often it is asked whether displaced files are to be checked; that is in memory.
+const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 /// Threads on which tasks run; the disk has threads of its own.
 const WORKERS: usize = 2;
 /// Most threads that wait for the disk.
@@ -112,6 +114,7 @@ impl Daemon {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (told, _) = broadcast::channel(EVENTS_MAX);
         tokio::spawn(prune(Arc::clone(&opened.replica)));
+        tokio::spawn(check_displaced(Arc::clone(&opened.replica)));
         let root = opened.replica.root().display().to_string();
         info!(
             side = opened.settings.link.side().name(),
@@ -299,6 +302,26 @@ async fn prune(replica: Arc<Replica>) {
                 "kept versions pruned"
             ),
             Ok(Err(error)) => warn!(%error, "kept versions not pruned"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Brings into the tree what programs write to files that were replaced under them.
+async fn check_displaced(replica: Arc<Replica>) {
+    loop {
+        tokio::time::sleep(DISPLACED_INTERVAL).await;
+        if replica
+            .next_displaced_check()
+            .is_none_or(|due| due > utc_now())
+        {
+            continue;
+        }
+        let replica = Arc::clone(&replica);
+        let checked = tokio::task::spawn_blocking(move || replica.check_displaced(utc_now())).await;
+        match checked {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "displaced files not checked"),
             Err(_) => return,
         }
     }

@@ -25,4 +25,6 @@ pub mod reconcile;
 
 pub mod control;
 
+pub mod history;
+
 pub mod wire;

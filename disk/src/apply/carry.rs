@@ -12,7 +12,9 @@ use shared::ignore::is_litter;
 use shared::transfer::{Op, Outcome, Trouble, TroubleKind};
 use shared::tree::Entry;
 
+use super::steps::displaces;
 use super::{Job, Step, steps};
+use crate::displaced::Rested;
 use crate::error::DiskError;
 use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
 use crate::kept::room::is_full;
@@ -367,6 +369,13 @@ impl<'a> Work<'a> {
         }
         self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
         Ok(())
+    }
+
+    /// Returns what was displaced, as it was then, if that is a file.
+    pub(super) fn displaced(&self) -> Option<Rested> {
+        let is_file = |stat: &&Stat| fingerprint::kind(stat) == FileType::RegularFile;
+        let displaced = self.checked.as_ref().filter(is_file);
+        displaced.filter(|_| displaces(self.op)).map(Rested::of)
     }
 
     /// Returns what stands at the path after all steps.
