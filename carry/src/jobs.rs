@@ -8,7 +8,7 @@ use shared::control::{Pick, Refused, Request, Response, exit};
 use shared::ignore::RULES_FILE;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
-use shared::tree::{Gen, Sight};
+use shared::tree::{Entry, Gen, Sight};
 use tokio::task::spawn_blocking;
 use tracing::{debug, info_span, warn};
 
@@ -41,6 +41,15 @@ impl From<Report> for Done {
             Report::Applied { batch, outcomes } => Self::Applied(batch, outcomes),
         }
     }
+}
+
+/// Why a side's loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Its folder was accepted as it is now: it is to be opened as a new one.
+    RootAccepted,
 }
 
 /// Starts work on the disk; each piece ends as a [`Done`].
@@ -96,6 +105,17 @@ impl Jobs {
                 .map(|looked| looked.again)
                 .map_err(|error| error.to_string());
             jobs.done(Done::Looked { sweep, result });
+        });
+    }
+
+    /// Keeps the content of a file for a later merge, if it still is what stands there.
+    pub fn keep_base(&self, path: RelPath, entry: Entry) {
+        let replica = Arc::clone(&self.replica);
+        spawn_blocking(move || {
+            if let Err(error) = replica.keep_base(&path, &entry) {
+                // A later merge falls back to a conflict copy.
+                warn!(%path, %error, "the agreed content was not kept for merges");
+            }
         });
     }
 

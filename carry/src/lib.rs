@@ -18,5 +18,5 @@ pub use clients::{Ask, Clients, Measured, answer_text};
 pub use commits::Commits;
 pub use content::{Order, Takes, give, give_chunks};
 pub use control::{Outbox, control};
-pub use jobs::{Done, Jobs};
+pub use jobs::{Done, Ended, Jobs};
 pub use lane::Lane;

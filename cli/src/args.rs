@@ -7,7 +7,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use config::Address;
 use config::settings::LISTEN_DEFAULT;
+use shared::control::Keep;
 use shared::reconcile::Mode;
+
+use crate::verbs::decide::keep;
 
 /// Keeps one folder tree equal on two machines.
 #[derive(Debug, Parser)]
@@ -70,6 +73,10 @@ pub(crate) enum Verb {
     Why(OnPath),
     /// Show the conflicts that nobody resolved yet
     Conflicts(Shown),
+    /// Decide a conflict: which version counts on both sides; the other one is kept
+    Resolve(Resolve),
+    /// Let a batch pass that was halted because it displaces too much, or bring back what it would
+    Confirm(Confirm),
     /// Show the earlier versions of a path, also of one that was deleted
     Versions(OnPath),
     /// Put an earlier version of a path back; what stands there now is kept
@@ -159,6 +166,26 @@ pub(crate) struct OnPath {
     pub(crate) shown: Shown,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Resolve {
+    #[command(flatten)]
+    pub(crate) on: OnPath,
+    /// The version of this machine, that of the other one, or both under two names
+    #[arg(long, value_name = "mine|theirs|both", value_parser = keep)]
+    pub(crate) keep: Keep,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Confirm {
+    /// The batch, as `status` names it; `root` accepts the folder of this node as it is now
+    pub(crate) batch: String,
+    /// Bring back what the batch would delete or rewrite
+    #[arg(long)]
+    pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Shown {
     /// Show JSON, for programs
@@ -214,6 +241,11 @@ mod tests {
         check("layer-sync restore p --version 7f3a", true);
         check("layer-sync restore p --version 7f3a --at 2h", false);
         check("layer-sync events --follow --json", true);
+        check("layer-sync resolve p --keep mine", true);
+        check("layer-sync resolve p --keep ours", false);
+        check("layer-sync resolve p", false);
+        check("layer-sync confirm 1a2b3c4d --undo --json", true);
+        check("layer-sync confirm", false);
         check("layer-sync promote", false);
     }
 

@@ -1,6 +1,7 @@
 //! The verbs, one function each.
 
 mod compare;
+pub(crate) mod decide;
 mod events;
 mod make;
 mod show;
@@ -42,6 +43,8 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Plan(shown) => show::plan(caller, shown),
         Verb::Why(on) => show::why(caller, &on),
         Verb::Conflicts(shown) => show::conflicts(caller, shown),
+        Verb::Resolve(wish) => decide::resolve(caller, &wish),
+        Verb::Confirm(wish) => decide::confirm(caller, &wish),
         Verb::Versions(on) => show::versions(caller, &on),
         Verb::Restore { on, at, version } => steer::restore(caller, &on, at.as_deref(), version),
         Verb::Pause(shown) => steer::pause(caller, true, shown),

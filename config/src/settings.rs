@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::control::{NodeSide, exit};
-use shared::reconcile::Mode;
+use shared::reconcile::{ConflictRules, Mode, PatternRefused};
+use shared::safety::Limits;
 
 use crate::address::Address;
 use crate::home::{Home, HomeRefused};
@@ -32,7 +33,21 @@ pub const LISTEN_DEFAULT: &str = "0.0.0.0:9797";
 /// Sections and their keys, in the order in which they are written.
 const SECTIONS: [(&str, &[&str]); 4] = [
     ("node", &["name", "root"]),
-    ("sync", &["mode", "interval", "debounce"]),
+    (
+        "sync",
+        &[
+            "mode",
+            "interval",
+            "debounce",
+            "copy",
+            "hold",
+            "merge",
+            "delete_percent",
+            "delete_min",
+            "rewrite_percent",
+            "rewrite_min",
+        ],
+    ),
     ("link", &["listen", "advertise", "peer"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
 ];
@@ -68,6 +83,31 @@ pub struct SyncSettings {
     pub interval: Duration,
     /// Strict batches: a change waits this long for others. `None`: it goes when the file is quiet.
     pub debounce: Option<Duration>,
+    /// What becomes of a conflict, by name.
+    pub conflicts: ConflictSettings,
+    /// From where on a plan waits for a person.
+    pub guard: Limits,
+}
+
+/// Patterns in gitignore syntax; `copy` counts before `hold`, and that before `merge`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConflictSettings {
+    /// The version that does not keep the path becomes a copy beside it.
+    pub copy: Vec<String>,
+    /// Both versions wait for a person.
+    pub hold: Vec<String>,
+    /// Both are merged where that needs no guess.
+    pub merge: Vec<String>,
+}
+
+impl ConflictSettings {
+    /// Compiles the patterns.
+    ///
+    /// # Errors
+    /// The first one that does not parse.
+    pub fn rules(&self) -> Result<ConflictRules, PatternRefused> {
+        ConflictRules::new(&self.copy, &self.hold, &self.merge)
+    }
 }
 
 impl SyncSettings {
@@ -76,6 +116,10 @@ impl SyncSettings {
     /// Range of [`SyncSettings::debounce`].
     pub const DEBOUNCE: (Duration, Duration) =
         (Duration::from_millis(50), Duration::from_secs(3600));
+    /// Largest share of a tree in percent. A guard with it never stops anything.
+    pub const PERCENT_MAX: u8 = 100;
+    /// Largest number of files that the guard lets pass without a look at their share.
+    pub const GUARD_FILES_MAX: u64 = 1_000_000_000;
 }
 
 impl Default for SyncSettings {
@@ -84,6 +128,8 @@ impl Default for SyncSettings {
             mode: Mode::default(),
             interval: Duration::from_secs(30),
             debounce: None,
+            conflicts: ConflictSettings::default(),
+            guard: Limits::default(),
         }
     }
 }
@@ -263,6 +309,34 @@ fn sync(section: &Section<'_>) -> Result<SyncSettings, SettingsRefused> {
         interval: duration(section, "interval", SyncSettings::INTERVAL)?
             .unwrap_or(default.interval),
         debounce: duration(section, "debounce", SyncSettings::DEBOUNCE)?,
+        conflicts: conflicts(section)?,
+        guard: guard(section, default.guard)?,
+    })
+}
+
+fn conflicts(section: &Section<'_>) -> Result<ConflictSettings, SettingsRefused> {
+    let patterns = |key: &str| -> Result<Vec<String>, SettingsRefused> {
+        let patterns = section.texts(key)?.unwrap_or_default();
+        match ConflictRules::new(&patterns, &[], &[]) {
+            Ok(_) => Ok(patterns),
+            Err(refused) => Err(section.wrong(key, &format!("`{key}` in [sync]: {refused}"))),
+        }
+    };
+    Ok(ConflictSettings {
+        copy: patterns("copy")?,
+        hold: patterns("hold")?,
+        merge: patterns("merge")?,
+    })
+}
+
+fn guard(section: &Section<'_>, default: Limits) -> Result<Limits, SettingsRefused> {
+    let percent = |key| section.integer(key, SyncSettings::PERCENT_MAX);
+    let files = |key| section.integer(key, SyncSettings::GUARD_FILES_MAX);
+    Ok(Limits {
+        delete_percent: percent("delete_percent")?.unwrap_or(default.delete_percent),
+        delete_min: files("delete_min")?.unwrap_or(default.delete_min),
+        rewrite_percent: percent("rewrite_percent")?.unwrap_or(default.rewrite_percent),
+        rewrite_min: files("rewrite_min")?.unwrap_or(default.rewrite_min),
     })
 }
 

@@ -13,10 +13,11 @@
 
 mod carry;
 pub(crate) mod intent;
+mod merge;
 mod recover;
 mod steps;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +26,7 @@ use std::sync::PoisonError;
 use rustix::io::Errno;
 use shared::chunk::Manifest;
 use shared::path::RelPath;
-use shared::transfer::{Batch, Op, Outcome};
+use shared::transfer::{Batch, Op, Outcome, Source};
 use shared::tree::{BaseRow, Gen};
 use shared::wire::AgreedRow;
 
@@ -40,6 +41,7 @@ use crate::trouble::trouble;
 use crate::{Replica, Report, handle, lock, read, utc_now, volume};
 
 pub(crate) use carry::Work;
+use merge::Merged;
 pub(crate) use recover::recover;
 pub(crate) use steps::Step;
 use steps::{displaces, needs_staged};
@@ -97,12 +99,48 @@ impl Replica {
             staged,
             why: why(op),
         };
-        let (places, manifests) = staged.into_parts();
-        let jobs: Vec<Job<'_>> = batch.ops.iter().zip(places).map(job).collect();
+        let (mut places, manifests) = staged.into_parts();
         let _touched = Touched::begin(self, batch.ops.iter().map(|op| op.path.clone()));
+        let (ops, merges) = self.merge_all(batch, &mut places);
+        let jobs: Vec<Job<'_>> = ops.iter().zip(places).map(job).collect();
         let mut carried = self.carry_out(&jobs, Some(batch.number))?;
         carried.resize_with(batch.ops.len(), || Carried::ended(Outcome::Gone));
-        self.record(batch, carried, &manifests, resolved)
+        let batch = Batch {
+            number: batch.number,
+            ops,
+        };
+        self.record(&batch, carried, &merges, &manifests, resolved)
+    }
+
+    /// Turns merges into operations that make the result. Returns all operations, and what is to be said
+    /// of those that were merges when they are done.
+    fn merge_all(
+        &self,
+        batch: &Batch,
+        places: &mut [(String, StagedState)],
+    ) -> (Vec<Op>, BTreeMap<usize, Outcome>) {
+        let mut ops = batch.ops.clone();
+        let mut merges = BTreeMap::new();
+        for (index, (op, (id, staged))) in ops.iter_mut().zip(places).enumerate() {
+            let (Source::Merge { .. }, StagedState::Ready(ready)) = (&op.from, &*staged) else {
+                continue;
+            };
+            match self.merge(op, id, *ready) {
+                Merged::As(plain, state) => {
+                    let made = plain.make.clone().map_or(Outcome::Gone, Outcome::Merged);
+                    merges.insert(index, made);
+                    (*op, *staged) = (plain, state);
+                }
+                Merged::Not => {
+                    merges.insert(index, Outcome::Unmerged);
+                    let standing = op.expect.clone();
+                    op.make = standing;
+                    op.from = Source::Nothing;
+                    *staged = StagedState::Nothing;
+                }
+            }
+        }
+        (ops, merges)
     }
 
     /// Carries operations out, up to the point where they are durable. `batch` is what they agree on
@@ -230,6 +268,7 @@ impl Replica {
         &self,
         batch: &Batch,
         carried: Vec<Carried>,
+        merges: &BTreeMap<usize, Outcome>,
         manifests: &[Manifest],
         resolved: Gen,
     ) -> Result<(), DiskError> {
@@ -237,7 +276,10 @@ impl Replica {
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
-        for (op, Carried { outcome, row, .. }) in batch.ops.iter().zip(carried) {
+        for (index, (op, carried)) in batch.ops.iter().zip(carried).enumerate() {
+            let Carried {
+                mut outcome, row, ..
+            } = carried;
             if outcome == Outcome::Done {
                 if op.agrees {
                     let row = BaseRow {
@@ -247,6 +289,9 @@ impl Replica {
                     base.push((op.path.clone(), row));
                 }
                 rows.push((op.path.clone(), row));
+                if let Some(merged) = merges.get(&index) {
+                    outcome = merged.clone();
+                }
             }
             outcomes.push(outcome);
         }

@@ -17,6 +17,7 @@ pub mod quiet;
 pub mod watch;
 
 mod apply;
+mod bases;
 mod displaced;
 mod edit;
 mod error;
@@ -60,6 +61,7 @@ pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
 use displaced::Watch;
+use fingerprint::now_ns;
 use index::{Changes, Index};
 use kept::Kept;
 use reread::Round;
@@ -370,7 +372,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn utc_now() -> UtcMs {
-    UtcMs(u64::try_from(fingerprint::now_ns() / 1_000_000).unwrap_or(0))
+    UtcMs(u64::try_from(now_ns() / 1_000_000).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! an unchanged tree allocates next to nothing. Files whose fingerprint changed are read in groups.
 //! Two threads share the work.
 
+mod name;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,9 +15,8 @@ use std::sync::{Arc, Mutex};
 use rayon::Scope;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
-use shared::hash::ContentHash;
-use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
-use shared::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX, PathRefused, RelPath};
+use shared::ignore::{PRIVATE_DIR, Rules};
+use shared::path::RelPath;
 use shared::tree::{Entry, Obstacle};
 
 use crate::error::LookError;
@@ -25,6 +26,7 @@ use crate::read::{Reader, Reading};
 use crate::reread::{is_unchanged, known};
 use crate::seen::Slot;
 use crate::{Replica, handle, lock, root};
+use name::{Name, join};
 
 /// Findings that are written down together.
 const BATCH: usize = 500;
@@ -553,62 +555,4 @@ fn kind_of(entry: &Entry) -> FileType {
         Entry::Dir => FileType::Directory,
         Entry::Symlink { .. } => FileType::Symlink,
     }
-}
-
-/// A name in a directory, as it is told.
-struct Name {
-    shown: String,
-    /// Why the name has no place in the tree; then `shown` is a stand-in, used for telling alone.
-    obstacle: Option<Obstacle>,
-}
-
-impl Name {
-    fn of(dir: Option<&RelPath>, raw: Box<[u8]>) -> Self {
-        match String::from_utf8(raw.into_vec()) {
-            Ok(shown) if fits(dir, &shown) => Self {
-                shown,
-                obstacle: None,
-            },
-            Ok(long) => {
-                let hash = ContentHash::of_bytes(long.as_bytes()).short();
-                Self {
-                    shown: format!("(too long {hash})"),
-                    obstacle: Some(Obstacle::BadName),
-                }
-            }
-            Err(error) => {
-                let raw = error.as_bytes();
-                let hash = ContentHash::of_bytes(raw).short();
-                // Lossy text can be three times as long as what it stands for.
-                let lossy: String = String::from_utf8_lossy(raw).chars().take(60).collect();
-                let full = format!("{lossy} (not UTF-8 {hash})");
-                let shown = if fits(dir, &full) {
-                    full
-                } else {
-                    format!("(not UTF-8 {hash})")
-                };
-                Self {
-                    shown,
-                    obstacle: Some(Obstacle::NotUtf8),
-                }
-            }
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.shown != PRIVATE_DIR && !is_litter(&self.shown)
-    }
-}
-
-fn fits(dir: Option<&RelPath>, name: &str) -> bool {
-    name.len() <= COMPONENT_BYTES_MAX
-        && dir.map_or(0, |dir| dir.as_str().len() + 1) + name.len() <= PATH_BYTES_MAX
-}
-
-fn join(dir: Option<&RelPath>, name: &str) -> Option<RelPath> {
-    let joined: Result<RelPath, PathRefused> = match dir {
-        Some(dir) => dir.join(name),
-        None => RelPath::parse(name),
-    };
-    joined.ok()
 }

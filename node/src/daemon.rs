@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carry::Ask;
+use carry::{Ask, Ended};
 use config::Home;
 use config::settings::Link;
 use disk::Replica;
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::control::{ASKS_MAX, Control};
 use crate::measure::Meter;
-use crate::open::{Opened, open};
+use crate::open::{Opened, forget_root, open};
 use crate::partner::Partner;
 use crate::{Failure, logs};
 
@@ -30,6 +30,9 @@ const STOP_WAIT: Duration = Duration::from_millis(1200);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// How often it is asked whether displaced files are to be checked; that is in memory.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
+/// How often, and after which wait each, a folder that was accepted is opened again.
+const REOPEN_TRIES: u32 = 100;
+const REOPEN_WAIT: Duration = Duration::from_millis(100);
 /// Threads on which tasks run; the disk has threads of its own.
 const WORKERS: usize = 2;
 /// Most threads that wait for the disk.
@@ -46,7 +49,7 @@ pub fn run(side: NodeSide, home: &Home) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         // First of all: from here on a signal is a wish, and not the end.
         let mut signals = Signals::listen()?;
-        let mut daemon = Daemon::start(open(home, side)?, stopped)?;
+        let mut daemon = Daemon::open(home, side, stopped)?;
         tokio::select! {
             () = signals.next() => {
                 info!("stopping");
@@ -69,10 +72,9 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::other("the runtime cannot be started", error))
 }
 
-fn ended_early(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
+fn ended_early(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
     match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::other("the daemon stopped", error)),
+        Ok(ended) => ended,
         Err(error) => Err(Failure::other("the daemon stopped", error)),
     }
 }
@@ -104,17 +106,91 @@ impl Signals {
 
 /// A side that runs.
 pub(crate) struct Daemon {
-    pub(crate) task: JoinHandle<std::io::Result<()>>,
+    pub(crate) task: JoinHandle<Result<(), Failure>>,
 }
 
 impl Daemon {
+    /// Opens a node and starts its side. When its folder is accepted as it is, it is opened again as a
+    /// new one.
+    ///
+    /// # Errors
+    /// Why it cannot start.
+    pub(crate) fn open(
+        home: &Home,
+        side: NodeSide,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Failure> {
+        let mut round = Round::start(open(home, side)?, stop.clone())?;
+        let home = home.clone();
+        let keep_running = async move {
+            loop {
+                match (&mut round.side).await {
+                    Ok(Ok(Ended::Stopped)) => return Ok(()),
+                    Ok(Ok(Ended::RootAccepted)) => {}
+                    Ok(Err(error)) => return Err(Failure::other("the daemon stopped", error)),
+                    Err(error) => return Err(Failure::other("the daemon stopped", error)),
+                }
+                drop(round);
+                info!("the folder was accepted as it is; beginning anew");
+                forget_root(&home)?;
+                round = Round::start(reopen(&home, side).await?, stop.clone())?;
+            }
+        };
+        Ok(Self {
+            task: tokio::spawn(keep_running),
+        })
+    }
+
+    /// Waits for the end of a side that was told to stop.
+    pub(crate) async fn wait(&mut self) -> Result<(), Failure> {
+        match tokio::time::timeout(STOP_WAIT, &mut self.task).await {
+            Ok(ended) => ended_early(ended),
+            Err(_) => {
+                warn!("some work did not end in time and is abandoned; the next start picks it up");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Opens a node again in the same process. What still runs of the round before holds the folder's lock
+/// for a moment.
+async fn reopen(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
+    let mut tries = 0;
+    loop {
+        match open(home, side) {
+            Err(_) if tries < REOPEN_TRIES => tries += 1,
+            opened => return opened,
+        }
+        tokio::time::sleep(REOPEN_WAIT).await;
+    }
+}
+
+/// One run of a side, from opening its folder to its end.
+struct Round {
+    side: JoinHandle<std::io::Result<Ended>>,
+    /// What runs beside it.
+    beside: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        for task in &self.beside {
+            task.abort();
+        }
+    }
+}
+
+impl Round {
     /// Starts the side that the settings of an opened node name.
-    pub(crate) fn start(opened: Opened, stop: watch::Receiver<bool>) -> Result<Self, Failure> {
+    fn start(opened: Opened, stop: watch::Receiver<bool>) -> Result<Self, Failure> {
         let control = Control::bind(&opened.home)?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (told, _) = broadcast::channel(EVENTS_MAX);
-        tokio::spawn(prune(Arc::clone(&opened.replica)));
-        tokio::spawn(check_displaced(Arc::clone(&opened.replica)));
+        let mut beside = vec![
+            tokio::spawn(prune(Arc::clone(&opened.replica))),
+            tokio::spawn(check_displaced(Arc::clone(&opened.replica))),
+        ];
         let root = opened.replica.root().display().to_string();
         info!(
             side = opened.settings.link.side().name(),
@@ -141,8 +217,9 @@ impl Daemon {
                 let advertise = advertise.map(|address| address.as_str().to_owned());
                 let reachable =
                     advertise.or_else(|| (!bound.ip().is_unspecified()).then(|| bound.to_string()));
-                tokio::spawn(control.serve(asks, reachable));
-                Ok(Self::pusher(opened, listener, pins, asked, told, stop))
+                let side = pusher_side(opened, listener, pins, asked, told, stop)?;
+                beside.push(tokio::spawn(control.serve(asks, reachable)));
+                Ok(Self { side, beside })
             }
             Link::Dial { peer } => {
                 let Some(partner) = opened.partner.clone() else {
@@ -153,34 +230,31 @@ impl Daemon {
                         "",
                     ));
                 };
-                tokio::spawn(control.serve(asks, None));
-                Ok(Self::receiver(
-                    opened,
-                    &partner,
-                    peer.as_str().to_owned(),
-                    asked,
-                    told,
-                    stop,
-                ))
+                beside.push(tokio::spawn(control.serve(asks, None)));
+                let address = peer.as_str().to_owned();
+                let side = receiver_side(opened, &partner, address, asked, told, stop);
+                Ok(Self { side, beside })
             }
         }
     }
+}
 
-    fn pusher(
-        opened: Opened,
-        listener: Listener,
-        pins: Pins,
-        asks: mpsc::Receiver<Ask>,
-        told: broadcast::Sender<Told>,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        let mut meter = Meter::start();
-        let keep_partner = keep_partner(
-            opened.home.clone(),
-            pins,
-            opened.partner.as_ref().map(|partner| partner.key),
-        );
-        let parts = pusher::event_loop::Parts {
+fn pusher_side(
+    opened: Opened,
+    listener: Listener,
+    pins: Pins,
+    asks: mpsc::Receiver<Ask>,
+    told: broadcast::Sender<Told>,
+    stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<std::io::Result<Ended>>, Failure> {
+    let mut meter = Meter::start();
+    let keep_partner = keep_partner(
+        opened.home.clone(),
+        pins,
+        opened.partner.as_ref().map(|partner| partner.key),
+    );
+    let parts =
+        pusher::event_loop::Parts {
             setup: pusher::state::Setup {
                 node: opened.settings.node.name,
                 root: opened.replica.root().display().to_string(),
@@ -192,6 +266,10 @@ impl Daemon {
                     .unwrap_or_default(),
                 mode: opened.settings.sync.mode,
                 interval: opened.settings.sync.interval,
+                limits: opened.settings.sync.guard,
+                conflicts: opened.settings.sync.conflicts.rules().map_err(|refused| {
+                    Failure::new(exit::DAEMON_CONFIG, refused.to_string(), "")
+                })?,
             },
             replica: opened.replica,
             stored: opened.stored,
@@ -206,59 +284,46 @@ impl Daemon {
             process: Box::new(move |traffic| meter.measure(traffic)),
             stop,
         };
-        Self {
-            task: tokio::spawn(holding(opened.lock, pusher::event_loop::run(parts))),
-        }
-    }
+    Ok(tokio::spawn(holding(
+        opened.lock,
+        pusher::event_loop::run(parts),
+    )))
+}
 
-    fn receiver(
-        opened: Opened,
-        partner: &Partner,
-        address: String,
-        asks: mpsc::Receiver<Ask>,
-        told: broadcast::Sender<Told>,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        let mut meter = Meter::start();
-        let parts = receiver::event_loop::Parts {
-            setup: receiver::state::Setup {
-                node: opened.settings.node.name,
-                root: opened.replica.root().display().to_string(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                pair: partner.pair,
-                peer: partner.name.clone(),
-                peer_address: address.clone(),
-                interval: opened.settings.sync.interval,
-            },
-            replica: opened.replica,
-            stored: opened.stored,
-            reports: opened.reports,
-            looks: opened.looks,
-            watcher: opened.watcher,
-            hints: opened.hints,
-            dialer: Dialer::new(&opened.identity, Pins::new([partner.key])),
-            address,
-            key: partner.key,
-            asks,
-            told,
-            process: Box::new(move |traffic| meter.measure(traffic)),
-            stop,
-        };
-        Self {
-            task: tokio::spawn(holding(opened.lock, receiver::event_loop::run(parts))),
-        }
-    }
-
-    /// Waits for the end of a side that was told to stop.
-    pub(crate) async fn wait(&mut self) -> Result<(), Failure> {
-        match tokio::time::timeout(STOP_WAIT, &mut self.task).await {
-            Ok(ended) => ended_early(ended),
-            Err(_) => {
-                warn!("some work did not end in time and is abandoned; the next start picks it up");
-                Ok(())
-            }
-        }
-    }
+fn receiver_side(
+    opened: Opened,
+    partner: &Partner,
+    address: String,
+    asks: mpsc::Receiver<Ask>,
+    told: broadcast::Sender<Told>,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<std::io::Result<Ended>> {
+    let mut meter = Meter::start();
+    let parts = receiver::event_loop::Parts {
+        setup: receiver::state::Setup {
+            node: opened.settings.node.name,
+            root: opened.replica.root().display().to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pair: partner.pair,
+            peer: partner.name.clone(),
+            peer_address: address.clone(),
+            interval: opened.settings.sync.interval,
+        },
+        replica: opened.replica,
+        stored: opened.stored,
+        reports: opened.reports,
+        looks: opened.looks,
+        watcher: opened.watcher,
+        hints: opened.hints,
+        dialer: Dialer::new(&opened.identity, Pins::new([partner.key])),
+        address,
+        key: partner.key,
+        asks,
+        told,
+        process: Box::new(move |traffic| meter.measure(traffic)),
+        stop,
+    };
+    tokio::spawn(holding(opened.lock, receiver::event_loop::run(parts)))
 }
 
 /// Holds the home's lock for as long as the side runs.

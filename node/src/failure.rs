@@ -64,12 +64,18 @@ impl From<IdentityError> for Failure {
 
 impl From<OpenRefused> for Failure {
     fn from(refused: OpenRefused) -> Self {
+        let fix = match &refused {
+            OpenRefused::MarkerMissing { .. } | OpenRefused::ForeignMarker { .. } => {
+                "bring the folder back that was there; or accept it as it is: `layer-sync confirm root`"
+            }
+            _ => "",
+        };
         let exit = match refused {
             OpenRefused::NotWritable { .. } => exit::DAEMON_PERMISSION,
             OpenRefused::Index(_) => exit::ERROR,
             // Another start would end the same way: a person has to look at the folder.
             _ => exit::DAEMON_USAGE,
         };
-        Self::new(exit, refused.to_string(), "")
+        Self::new(exit, refused.to_string(), fix)
     }
 }

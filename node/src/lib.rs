@@ -16,5 +16,6 @@ mod up;
 
 pub use daemon::run;
 pub use failure::Failure;
+pub use open::accept_root;
 pub use setup::{InitPusher, Join, init_pusher, join};
 pub use up::Up;

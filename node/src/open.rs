@@ -177,6 +177,27 @@ fn expected_replica(home: &Home) -> Result<Option<ReplicaId>, Failure> {
         .transpose()
 }
 
+/// Accepts the folder of a home as it is now: at its next start the node takes it for a new one, and the
+/// two trees are united without a deletion. The home must not be in use.
+///
+/// # Errors
+/// When a daemon runs, or the note of the folder cannot be removed.
+pub fn accept_root(home: &Home) -> Result<(), Failure> {
+    home.check()?;
+    let _lock = lock(home)?;
+    forget_root(home)
+}
+
+pub(crate) fn forget_root(home: &Home) -> Result<(), Failure> {
+    match fs::remove_file(root_note(home)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::other(
+            "the root's marker cannot be forgotten",
+            error,
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn root_note(home: &Home) -> PathBuf {
     home.state_dir().join("root.json")
 }

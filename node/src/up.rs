@@ -16,7 +16,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::daemon::{Daemon, runtime};
-use crate::open::open;
 use crate::partner::Partner;
 use crate::setup::usable_root;
 use crate::{Failure, logs};
@@ -74,8 +73,8 @@ impl Up {
                 .parse()
                 .map_err(|error| Failure::other("the loopback address", error))?;
             write_settings(&receiver, "replica", &replica, mode, &Link::Dial { peer })?;
-            let first = Daemon::start(open(&pusher, NodeSide::Pusher)?, stopped.clone())?;
-            let second = Daemon::start(open(&receiver, NodeSide::Receiver)?, stopped)?;
+            let first = Daemon::open(&pusher, NodeSide::Pusher, stopped.clone())?;
+            let second = Daemon::open(&receiver, NodeSide::Receiver, stopped)?;
             Ok::<_, Failure>(vec![first, second])
         })?;
         Ok(Self {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use carry::{Ask, Clients, Commits, Done, Jobs, Lane, Measured, Order, Outbox, Takes};
+use carry::{Ask, Clients, Commits, Done, Ended, Jobs, Lane, Measured, Order, Outbox, Takes};
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
@@ -90,13 +90,15 @@ struct EventLoop {
     keep_partner: KeepPartner,
     inputs: mpsc::UnboundedSender<Input>,
     traffic: Traffic,
+    /// Whether to end because the folder was accepted as it is.
+    root_accepted: bool,
 }
 
 /// Runs the pusher until it is told to stop.
 ///
 /// # Errors
 /// When the thread for commits cannot be started.
-pub async fn run(parts: Parts) -> std::io::Result<()> {
+pub async fn run(parts: Parts) -> std::io::Result<Ended> {
     let Parts {
         setup,
         replica,
@@ -138,6 +140,7 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
         keep_partner,
         inputs,
         traffic: Traffic::default(),
+        root_accepted: false,
     };
     this.apply(Event::Tick);
     loop {
@@ -178,6 +181,9 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
             Input::Asked(ask) => this.asked(ask, &listener, &mut *process),
             Input::Stop => break,
         }
+        if this.root_accepted {
+            break;
+        }
     }
     this.jobs.stop();
     if let Some(linked) = this.linked.take() {
@@ -185,7 +191,11 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
         linked.connection.close("the pusher stops");
     }
     listener.close().await;
-    Ok(())
+    Ok(if this.root_accepted {
+        Ended::RootAccepted
+    } else {
+        Ended::Stopped
+    })
 }
 
 impl EventLoop {
@@ -240,6 +250,8 @@ impl EventLoop {
                 notes,
                 sync_tree,
             } => self.commits.commit(batch, rows, notes, sync_tree),
+            Action::KeepBase(path, entry) => self.jobs.keep_base(path, entry),
+            Action::AcceptRoot => self.root_accepted = true,
             Action::SetRules(rules) => {
                 self.watcher.set_rules(rules.clone());
                 self.jobs.replica().set_rules(rules);

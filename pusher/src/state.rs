@@ -13,7 +13,9 @@
 
 mod answers;
 mod batches;
+mod decide;
 mod greeting;
+mod guarded;
 mod holds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +26,8 @@ use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::RelPath;
-use shared::reconcile::{Mode, Naming, Policy, copy_of, reconcile};
+use shared::reconcile::{ConflictRules, Decisions, Mode, Naming, Plan, Policy, copy_of, reconcile};
+use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
 use shared::utc::UtcMs;
@@ -51,6 +54,10 @@ pub struct Setup {
     pub mode: Mode,
     /// The cycle.
     pub interval: Duration,
+    /// From where on a plan waits for a person.
+    pub limits: Limits,
+    /// What becomes of conflicts, by name.
+    pub conflicts: ConflictRules,
 }
 
 /// A client that waits for an answer.
@@ -122,6 +129,10 @@ pub enum Action {
         /// Whether this side's files have to be made durable first.
         sync_tree: bool,
     },
+    /// Keep the content of this file for a later merge, if that is still what stands there.
+    KeepBase(RelPath, Entry),
+    /// Accept the folder as it is now: end, and begin anew with an empty index.
+    AcceptRoot,
     /// Apply these rules from now on.
     SetRules(Rules),
     /// Read the rules' file of this side; ends as [`Event::RulesRead`].
@@ -165,6 +176,13 @@ pub struct Pusher {
     /// Clients of this machine whose request the receiver is serving.
     passed_on: BTreeSet<u64>,
     halted: Option<Problem>,
+    guard: Guard,
+    /// A plan that the guard has halted.
+    alarm: Option<guarded::Halted>,
+    gathering: Option<guarded::Gathering>,
+    /// Whether the receiver is looking at more changes than it has told.
+    beta_moves: bool,
+    decisions: Decisions,
     degraded: Vec<Problem>,
     last_proof: Option<(Proof, Instant)>,
     last_change: Option<UtcMs>,
@@ -197,6 +215,7 @@ impl Pusher {
             .unwrap_or_default();
         let mut notes = stored.notes;
         notes.last_batch = notes.last_batch.max(last_batch);
+        let guard = Guard::new(setup.limits);
         let mut pusher = Self {
             setup,
             trees,
@@ -216,6 +235,11 @@ impl Pusher {
             asked_status: Vec::new(),
             passed_on: BTreeSet::new(),
             halted: None,
+            guard,
+            alarm: None,
+            gathering: None,
+            beta_moves: false,
+            decisions: Decisions::default(),
             degraded: Vec::new(),
             last_proof: None,
             last_change: None,
@@ -273,6 +297,7 @@ impl Pusher {
             self.holds.next_retry(),
             self.next_answer(),
             proof,
+            self.gathering.map(|gathering| gathering.again),
         ]
         .into_iter()
         .flatten()
@@ -285,6 +310,9 @@ impl Pusher {
             self.actions.push(Action::Look(look));
         }
         self.due.extend(self.holds.take_due(self.now));
+        if self.may_reconsider() {
+            self.reconsider();
+        }
         if self.may_plan() {
             self.plan();
             self.dispatch();
@@ -293,6 +321,11 @@ impl Pusher {
     }
 
     fn may_plan(&self) -> bool {
+        self.may_reconsider() && self.alarm.is_none()
+    }
+
+    /// Says whether a plan means anything now, also one that is halted.
+    fn may_reconsider(&self) -> bool {
         self.peer.is_ready()
             && self.greeting_commit.is_none()
             && self.looks.has_swept()
@@ -300,35 +333,54 @@ impl Pusher {
             && self.halted.is_none()
     }
 
-    fn policy(&self) -> Policy {
+    /// Returns the side whose version keeps the path in a conflict. Until there is a lease, the pusher
+    /// is the primary.
+    fn primary(&self) -> Side {
+        Side::Alpha
+    }
+
+    fn policy(&self) -> Policy<'_> {
         let naming = Naming {
             alpha: self.setup.node.clone(),
             beta: self.setup.peer.clone(),
             now: self.utc,
         };
-        // Until there is a lease, the pusher is the primary.
         Policy {
             mode: self.setup.mode,
-            primary: Side::Alpha,
+            primary: self.primary(),
             naming,
+            conflicts: &self.setup.conflicts,
+            decisions: &self.decisions,
         }
     }
 
+    /// Returns what would make everything equal now.
+    fn whole_plan(&self) -> Plan {
+        reconcile(
+            &self.trees,
+            &self.unsettled(),
+            &|path| self.batches.is_busy(path),
+            &self.policy(),
+        )
+    }
+
     fn plan(&mut self) {
-        if self.due.is_empty() || self.batches.is_full() {
+        if self.due.is_empty() || self.batches.is_full() || self.gathers() {
             return;
-        }
-        let due: BTreeSet<RelPath> = std::mem::take(&mut self.due);
-        for path in &due {
-            self.holds.release(path);
-            self.untracked.remove(path);
         }
         let plan = reconcile(
             &self.trees,
-            &due,
+            &self.due,
             &|path| self.batches.is_busy(path),
             &self.policy(),
         );
+        if !self.pass(&plan) {
+            return;
+        }
+        for path in std::mem::take(&mut self.due) {
+            self.holds.release(&path);
+            self.untracked.remove(&path);
+        }
         for conflict in plan.conflicts {
             self.tell(Happening::Conflict {
                 path: conflict.path,
@@ -426,6 +478,9 @@ impl Pusher {
         self.agree(path.clone(), row);
         self.last_change = Some(self.utc);
         self.agreed_at(path, entry.as_ref());
+        if before != entry {
+            self.keep_base(path, entry.as_ref());
+        }
         if *path == rules_path() && before != entry {
             self.actions.push(Action::ReadRules);
         }
@@ -498,7 +553,7 @@ impl Pusher {
                 self.halt(
                     "halted.root",
                     text,
-                    "bring the folder back; the sync goes on by itself",
+                    "bring the folder back, and the sync goes on by itself; or accept what is there now: `layer-sync confirm root`",
                 );
             }
         }

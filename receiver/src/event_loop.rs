@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use carry::{Ask, Clients, Commits, Done, Jobs, Lane, Measured, Order, Outbox, Takes};
+use carry::{Ask, Clients, Commits, Done, Ended, Jobs, Lane, Measured, Order, Outbox, Takes};
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
@@ -93,13 +93,15 @@ struct EventLoop {
     clients: Clients,
     inputs: mpsc::UnboundedSender<Input>,
     traffic: Traffic,
+    /// Whether to end because the folder was accepted as it is.
+    root_accepted: bool,
 }
 
 /// Runs the receiver until it is told to stop.
 ///
 /// # Errors
 /// When the thread for commits cannot be started.
-pub async fn run(parts: Parts) -> std::io::Result<()> {
+pub async fn run(parts: Parts) -> std::io::Result<Ended> {
     let Parts {
         setup,
         replica,
@@ -142,6 +144,7 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
         clients: Clients::new(told),
         inputs,
         traffic: Traffic::default(),
+        root_accepted: false,
     };
     this.apply(Event::Tick);
     this.dial();
@@ -184,6 +187,9 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
             Input::Asked(ask) => this.asked(ask, &mut *process),
             Input::Stop => break,
         }
+        if this.root_accepted {
+            break;
+        }
     }
     this.jobs.stop();
     if let Some(linked) = this.linked.take() {
@@ -191,7 +197,11 @@ pub async fn run(parts: Parts) -> std::io::Result<()> {
         linked.connection.close("the receiver stops");
     }
     this.dialer.close().await;
-    Ok(())
+    Ok(if this.root_accepted {
+        Ended::RootAccepted
+    } else {
+        Ended::Stopped
+    })
 }
 
 impl EventLoop {
@@ -220,6 +230,7 @@ impl EventLoop {
                 }
             }
             Action::Commit { batch, rows, notes } => self.commits.commit(batch, rows, notes, false),
+            Action::AcceptRoot => self.root_accepted = true,
             Action::SetRules(rules) => {
                 self.watcher.set_rules(rules.clone());
                 self.jobs.replica().set_rules(rules);

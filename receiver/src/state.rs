@@ -112,6 +112,8 @@ pub enum Action {
         /// What is stored with them.
         notes: Notes,
     },
+    /// Accept the folder as it is now: end, and begin anew with an empty index.
+    AcceptRoot,
     /// Apply these rules from now on.
     SetRules(Rules),
     /// Read the rules' file of this side; ends as [`Event::RulesRead`].
@@ -168,6 +170,8 @@ pub struct Receiver {
     proof: Option<Proof>,
     halted: Option<Problem>,
     degraded: Vec<Problem>,
+    /// Whether the pusher was told that more is being looked at.
+    told_moving: bool,
     last_heard: Option<Instant>,
     last_change: Option<UtcMs>,
     unlinked_reason: String,
@@ -222,6 +226,7 @@ impl Receiver {
             proof: None,
             halted: None,
             degraded: Vec::new(),
+            told_moving: false,
             last_heard: None,
             last_change: None,
             unlinked_reason: "it was not reached yet".into(),
@@ -258,6 +263,10 @@ impl Receiver {
             self.actions.push(Action::Look(look));
         }
         self.tell_if_asked();
+        if self.told_moving && self.looks.is_idle() {
+            self.told_moving = false;
+            self.actions.push(Action::Send(Frame::Moving(false)));
+        }
         self.note_settled();
         self.answer_status();
         std::mem::take(&mut self.actions)
@@ -291,6 +300,10 @@ impl Receiver {
     }
 
     fn send_seen(&mut self, rows: &[SeenRow]) {
+        if !self.told_moving && !self.looks.is_idle() {
+            self.told_moving = true;
+            self.actions.push(Action::Send(Frame::Moving(true)));
+        }
         for rows in pages(rows) {
             self.actions.push(Action::Send(Frame::Seen(rows.to_vec())));
         }
@@ -326,7 +339,7 @@ impl Receiver {
                 self.halt(
                     "halted.root",
                     text,
-                    "bring the folder back; the sync goes on by itself",
+                    "bring the folder back, and the sync goes on by itself; or accept what is there now: `layer-sync confirm root`",
                 );
             }
         }
@@ -377,6 +390,7 @@ impl Receiver {
 
     fn linked(&mut self) {
         self.phase = Phase::Connected;
+        self.told_moving = false;
         self.last_heard = Some(self.now);
         self.actions.push(Action::Send(Frame::Hello(Hello {
             version: PROTOCOL_VERSION,
@@ -613,7 +627,11 @@ impl Receiver {
                     });
                 }
                 Outcome::Stale => self.looks.hint(op.path.clone(), true, self.now),
-                Outcome::Gone | Outcome::Held(_) => {}
+                Outcome::Merged(entry) => {
+                    let sight = Sight::Is(entry.clone());
+                    self.trees.observe(Side::Beta, op.path.clone(), sight);
+                }
+                Outcome::Gone | Outcome::Held(_) | Outcome::Unmerged => {}
             }
         }
         if self.phase == Phase::Ready {

@@ -54,6 +54,20 @@ pub enum Request {
     Resume,
     /// Look at both trees and compare.
     Verify,
+    /// Decide a conflict.
+    Resolve {
+        /// The path that both sides changed, or the copy of it.
+        path: RelPath,
+        /// Whose version counts.
+        keep: Keep,
+    },
+    /// Let a batch that the guard halted pass.
+    Confirm {
+        /// The batch, as the problem names it; `root` accepts this node's folder as it is now.
+        batch: String,
+        /// Whether to bring back instead what the batch would displace.
+        undo: bool,
+    },
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
     Events,
     /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
@@ -68,6 +82,30 @@ pub enum Request {
 /// Everything in this module is plain data with text keys, which JSON can always express.
 pub fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Whose version counts in a conflict, seen from the node that is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// That of this node.
+    Mine,
+    /// That of the other node.
+    Theirs,
+    /// Both.
+    Both,
+}
+
+impl Keep {
+    /// Returns the same wish, seen from the other node.
+    #[must_use]
+    pub fn from_there(self) -> Self {
+        match self {
+            Self::Mine => Self::Theirs,
+            Self::Theirs => Self::Mine,
+            Self::Both => Self::Both,
+        }
+    }
 }
 
 /// Which version to restore.
@@ -122,6 +160,8 @@ pub enum Response {
     Paused(bool),
     /// To [`Request::Events`], many.
     Event(Event),
+    /// To [`Request::Resolve`] and [`Request::Confirm`]: what is going to happen now, one sentence.
+    Decided(String),
     /// To [`Request::Pair`]: the code.
     Code(String),
     /// The request cannot be served.
@@ -477,9 +517,12 @@ pub struct Why {
 pub struct ConflictView {
     /// The path both sides changed.
     pub path: RelPath,
-    /// Where the version that lost lies now.
+    /// Where the version that lost lies now; the path itself when nobody lost yet.
     pub copy: RelPath,
-    /// The node whose version lost.
+    /// Whether both versions stand at the path and wait for a decision.
+    #[serde(default)]
+    pub held: bool,
+    /// The node whose version lost; empty when nobody lost yet.
     pub lost: String,
     /// When it was noticed.
     pub since: UtcMs,

@@ -19,9 +19,13 @@ pub mod tree;
 
 pub mod ignore;
 
+pub mod merge;
+
 pub mod transfer;
 
 pub mod reconcile;
+
+pub mod safety;
 
 pub mod control;
 

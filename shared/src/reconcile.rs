@@ -3,30 +3,24 @@
 //! [`reconcile`] is a pure function of the three trees. It looks at the paths it is asked about, at
 //! the unsettled ones above and below them, and at nothing else, so its cost follows the change and
 //! not the tree. The rules are those of the design, section 4: R0 to R4 in `walk.rs`, the table of
-//! the four modes in `table.rs`, conflict copies in `conflict.rs`.
+//! the four modes in `table.rs`, conflict copies in `conflict.rs`, what settings and people say in
+//! `policy.rs` and `resolve.rs`.
 
 mod conflict;
+mod policy;
+mod resolve;
 mod table;
 mod walk;
 
 pub use conflict::{CopyOf, Naming, copy_name, copy_of};
+pub use policy::{Answer, ConflictRules, Decision, Decisions, Keep, PatternRefused, Policy};
+pub use resolve::{ResolveRefused, name_as_version, rename_copy, resolve_copy};
 pub use table::{Mode, Verdict, leaf_verdict};
 pub use walk::reconcile;
 
 use crate::path::RelPath;
 use crate::transfer::Op;
 use crate::tree::{Entry, Obstacle, Side};
-
-/// What decides besides the trees.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// Which changes travel, and who wins.
-    pub mode: Mode,
-    /// The side whose version keeps the path in a conflict: the current primary's.
-    pub primary: Side,
-    /// How conflict copies are named.
-    pub naming: Naming,
-}
 
 /// The changes that make both sides equal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,9 +63,10 @@ pub enum Hold {
     Obstacle(Side, Obstacle),
     /// The change would remove this, which cannot be synced or was not seen yet.
     InTheWay(Side, RelPath, Obstacle),
-    /// Both sides changed it, or the receiver changed what only the pusher may change; the mode does
-    /// not decide.
+    /// The receiver changed what only the pusher may change; the mode does not decide.
     Conflict,
+    /// Both sides changed it, and the settings leave it to a person.
+    Undecided,
     /// No name could be found for a conflict copy: the path is too long.
     NoCopyName,
 }

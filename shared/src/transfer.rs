@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::{Chunk, Manifest};
+use crate::merge::How;
 use crate::path::RelPath;
 use crate::tree::{Entry, Gen};
 
@@ -29,6 +30,14 @@ pub enum Source {
     There(RelPath),
     /// This side has it at this path.
     Here(RelPath),
+    /// The other side has `make` at the path of the operation, and it is merged into what stands here.
+    /// What comes of it is told as [`Outcome::Merged`] or [`Outcome::Unmerged`].
+    Merge {
+        /// What both agreed on last.
+        base: Option<Entry>,
+        /// How to merge.
+        how: How,
+    },
 }
 
 /// One change that a side carries out on its tree.
@@ -53,6 +62,7 @@ impl Op {
     pub fn wants(&self) -> Option<(&RelPath, &Entry)> {
         match (&self.from, &self.make) {
             (Source::There(path), Some(entry @ Entry::File { .. })) => Some((path, entry)),
+            (Source::Merge { .. }, Some(entry @ Entry::File { .. })) => Some((&self.path, entry)),
             _ => None,
         }
     }
@@ -78,6 +88,10 @@ pub enum Outcome {
     Gone,
     /// It cannot be done now. Nothing was changed.
     Held(Trouble),
+    /// What stands here now has all that the other side wrote in it; it is durable.
+    Merged(Entry),
+    /// The two cannot be merged without a guess. Nothing was changed.
+    Unmerged,
 }
 
 /// Why an operation cannot be carried out on a disk.

@@ -151,6 +151,9 @@ pub enum Frame {
     ChunkRun(ChunkRun),
     /// Chunk stream: the file has changed, the rest cannot be sent.
     ChunksGone,
+    /// Control stream, receiver to pusher: whether more changes than those told are being looked at
+    /// right now. Plans that displace something wait for that a moment (`pusher::state::guarded`).
+    Moving(bool),
     /// A kind that this version does not know and may skip.
     Unknown(u8),
 }
@@ -294,6 +297,7 @@ frames! {
     22 "chunks" Chunks(batch: Gen, index: u32),
     23 "chunk-run" ChunkRun(run: ChunkRun),
     24 "chunks-gone" ChunksGone(),
+    25 "moving" Moving(moves: bool),
 }
 
 fn write_fields<T: Serialize>(kind: u8, fields: &T) -> Vec<u8> {

@@ -86,6 +86,8 @@ fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
     let address = listener.local_addr().unwrap().to_string();
     let pusher = pusher::event_loop::Parts {
         setup: pusher::state::Setup {
+            limits: shared::safety::Limits::default(),
+            conflicts: shared::reconcile::ConflictRules::default(),
             node: "vm".into(),
             root: String::new(),
             version: String::new(),

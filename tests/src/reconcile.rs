@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::hash::{ContentHash, SetHash};
 use shared::path::RelPath;
-use shared::reconcile::{Mode, Naming, Plan, Policy, reconcile as plan_of};
+use shared::reconcile::{
+    ConflictRules, Decisions, Mode, Naming, Plan, Policy, reconcile as plan_of,
+};
 use shared::transfer::{Op, Source};
 use shared::tree::{BaseRow, Entry, Gen, Side, Trees};
 use shared::utc::UtcMs;
@@ -37,6 +39,8 @@ pub fn reconcile(data: &[u8]) {
             beta: "mac".into(),
             now: UtcMs(1_795_382_045_000),
         },
+        conflicts: &ConflictRules::default(),
+        decisions: &Decisions::default(),
     };
     let mut world = World::default();
     let mut late: Option<Plan> = None;
@@ -144,7 +148,7 @@ impl World {
             .collect()
     }
 
-    fn plan(&self, scope: &BTreeSet<RelPath>, policy: &Policy) -> Plan {
+    fn plan(&self, scope: &BTreeSet<RelPath>, policy: &Policy<'_>) -> Plan {
         let plan = plan_of(&self.trees, scope, &|_| false, policy);
         assert_eq!(
             plan,
@@ -170,6 +174,7 @@ impl World {
         for (side, op) in &plan.ops {
             let source = match &op.from {
                 Source::Nothing => None,
+                Source::Merge { .. } => None,
                 Source::There(path) => before
                     .iter()
                     .find(|(of, _)| of != side)
@@ -211,7 +216,7 @@ impl World {
         }
     }
 
-    fn settle(&mut self, policy: &Policy) {
+    fn settle(&mut self, policy: &Policy<'_>) {
         for _ in 0..ROUNDS_MAX {
             let plan = self.plan(&self.unsettled(), policy);
             if plan.is_quiet() {

@@ -171,13 +171,16 @@ fn conflicts_text(conflicts: &[ConflictView]) -> String {
     }
     let mut text = String::new();
     for conflict in conflicts {
-        text += &format!(
-            "{}\n  copy   {}\n  from   {}, noticed {} UTC\n",
-            plain(conflict.path.as_str()),
-            plain(conflict.copy.as_str()),
-            plain(&conflict.lost),
-            moment(conflict.since),
-        );
+        let (path, since) = (plain(conflict.path.as_str()), moment(conflict.since));
+        text += &if conflict.held {
+            format!("{path}\n  both versions wait since {since} UTC\n")
+        } else {
+            format!(
+                "{path}\n  copy   {}\n  from   {}, noticed {since} UTC\n",
+                plain(conflict.copy.as_str()),
+                plain(&conflict.lost),
+            )
+        };
         if !conflict.fix.is_empty() {
             text += &format!("  Next:  {}\n", plain(&conflict.fix));
         }

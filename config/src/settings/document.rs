@@ -144,12 +144,26 @@ impl Section<'_> {
     }
 
     /// Returns an integer from 0 to `most`, or `None` when the key is absent.
-    pub(super) fn integer(&self, key: &str, most: u8) -> Result<Option<u8>, SettingsRefused> {
+    pub(super) fn integer<N>(&self, key: &str, most: N) -> Result<Option<N>, SettingsRefused>
+    where
+        N: TryFrom<i64> + PartialOrd + std::fmt::Display,
+    {
         let allowed = format!("an integer from 0 to {most}, without quotes");
         self.value(key, &allowed, |value| {
-            u8::try_from(integer(value)?)
+            N::try_from(integer(value)?)
                 .ok()
                 .filter(|found| *found <= most)
+        })
+    }
+
+    /// Returns a list of texts, or `None` when the key is absent.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<String>>, SettingsRefused> {
+        let allowed = "a list of patterns in quotes, such as [\"*.jsonl\", \"/logs/\"]";
+        self.value(key, allowed, |value| {
+            let texts = value.as_array()?.iter();
+            texts
+                .map(|text| text.get_ref().as_str().map(ToOwned::to_owned))
+                .collect()
         })
     }
 

@@ -52,7 +52,26 @@ fn sync(sync: &SyncSettings) -> String {
          interval = \"{}\"\n\
          # Strict batches: a change waits this long for others, so that they travel together. A duration{}.\n\
          # Default: not set, a change travels as soon as its file is quiet.\n\
-         {}\n",
+         {}\n\
+         # What becomes of a file that both sides changed, by name: patterns as in .gitignore, of which `copy` counts\n\
+         # before `hold`, and that before `merge`. The pusher's count for both sides.\n\
+         # copy: the version that does not keep the path becomes a copy beside it; that is so for whatever fits none.\n\
+         # hold: both stay as they are until `layer-sync resolve`; built in for *.db, *.db3, *.sqlite, *.sqlite3.\n\
+         # merge: appended lines of *.jsonl, *.ndjson, *.log are united; other texts are merged by line when no two\n\
+         # changes meet; else as copy. Default for all three: [].\n\
+         copy = {}\n\
+         hold = {}\n\
+         merge = {}\n\
+         # A plan that would delete, or rewrite, more than this share of one side's files waits for `layer-sync confirm`,\n\
+         # if it is at least so many files; counted over ten minutes. The pusher's count for both sides.\n\
+         # Percent: an integer, 0 to {}. Default: {}.\n\
+         delete_percent = {}\n\
+         # Files: an integer. Default: {}.\n\
+         delete_min = {}\n\
+         # Percent: an integer, 0 to {}. Default: {}.\n\
+         rewrite_percent = {}\n\
+         # Files: an integer. Default: {}.\n\
+         rewrite_min = {}\n",
         modes.join(", "),
         default.mode.name(),
         sync.mode.name(),
@@ -64,6 +83,19 @@ fn sync(sync: &SyncSettings) -> String {
             Some(debounce) => format!("debounce = \"{}\"", duration_text(debounce)),
             None => "# debounce = \"30s\"".to_owned(),
         },
+        patterns(&sync.conflicts.copy),
+        patterns(&sync.conflicts.hold),
+        patterns(&sync.conflicts.merge),
+        SyncSettings::PERCENT_MAX,
+        default.guard.delete_percent,
+        sync.guard.delete_percent,
+        default.guard.delete_min,
+        sync.guard.delete_min,
+        SyncSettings::PERCENT_MAX,
+        default.guard.rewrite_percent,
+        sync.guard.rewrite_percent,
+        default.guard.rewrite_min,
+        sync.guard.rewrite_min,
     )
 }
 
@@ -118,6 +150,11 @@ fn kept(kept: &KeptSettings) -> String {
 
 fn range((least, most): (Duration, Duration)) -> String {
     format!(", {} to {}", duration_text(least), duration_text(most))
+}
+
+fn patterns(patterns: &[String]) -> String {
+    let quoted: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn quoted(text: &str) -> String {

@@ -74,6 +74,10 @@ fn samples_claim_the_defaults() {
         for key in [
             "mode",
             "interval",
+            "delete_percent",
+            "delete_min",
+            "rewrite_percent",
+            "rewrite_min",
             "age",
             "tree_percent",
             "bytes_min",
@@ -134,6 +138,17 @@ fn everything_that_is_rendered_reads_back() {
             mode: Mode::OneWayReplica,
             interval: Duration::from_millis(1500),
             debounce: Some(Duration::from_secs(90)),
+            conflicts: ConflictSettings {
+                copy: vec!["a \"b\"".to_owned()],
+                hold: vec!["/vault/".to_owned(), "*.key".to_owned()],
+                merge: vec!["*.jsonl".to_owned()],
+            },
+            guard: Limits {
+                delete_percent: 100,
+                delete_min: 0,
+                rewrite_percent: 1,
+                rewrite_min: 7,
+            },
         },
         link: Link::Listen {
             listen: "[::1]:0".parse().unwrap(),

@@ -9,7 +9,7 @@ use shared::control::{
     Response, Role, SCHEMA, Status, SyncCounts, SyncState, SyncStatus, Why, exit,
 };
 use shared::path::RelPath;
-use shared::reconcile::{Mode, copy_of, reconcile};
+use shared::reconcile::{Mode, copy_of};
 use shared::tree::{Entry, Side, Sight};
 use shared::wire::{Frame, Proof};
 
@@ -78,6 +78,15 @@ impl Pusher {
                 return;
             }
             Request::Peer(inner) => return self.pass_on(client, &inner),
+            Request::Resolve { path, keep } => {
+                let keep = match client {
+                    Client::Local(_) => keep,
+                    Client::Remote(_) => keep.from_there(),
+                };
+                decided(self.resolve_conflict(&path, keep))
+            }
+            Request::Confirm { batch, .. } if batch == ROOT => return self.accept_root(client),
+            Request::Confirm { batch, undo } => decided(self.confirm(&batch, undo)),
             Request::Versions { .. }
             | Request::Restore { .. }
             | Request::Pair(_)
@@ -159,6 +168,22 @@ impl Pusher {
             .push(Action::Answer(client, Response::Refused(refused)));
     }
 
+    /// Accepts this node's folder as it is, when it has halted because it is not the one that it was.
+    fn accept_root(&mut self, client: Client) {
+        let is_wrong = |problem: &Problem| problem.code.starts_with("halted.root");
+        let here = matches!(client, Client::Local(_));
+        let response = if here && self.halted.as_ref().is_some_and(is_wrong) {
+            self.actions.push(Action::AcceptRoot);
+            Ok(
+                "the folder is accepted as it is; the two trees are united, and nothing is deleted"
+                    .into(),
+            )
+        } else {
+            Err("this node has no folder that waits to be accepted".into())
+        };
+        self.actions.push(Action::Answer(client, decided(response)));
+    }
+
     fn pause(&mut self, paused: bool) {
         if self.notes.paused != paused {
             self.notes.paused = paused;
@@ -189,6 +214,7 @@ impl Pusher {
         let settled = !self.is_apart(path);
         if settled {
             self.holds.settled(path);
+            self.decisions.forget(path);
         }
         let agreed = Sight::from(entry.cloned());
         for waiting in &mut self.waiting {
@@ -251,8 +277,8 @@ impl Pusher {
             return None;
         }
         let settled = self.is_settled();
-        if waiting.verify && !self.may_plan() {
-            // Paused or halted: nothing is going to move.
+        if self.alarm.is_some() || waiting.verify && !self.may_plan() {
+            // Halted or paused: nothing is going to move.
             return Some(settled);
         }
         let open = waiting.open.get_or_insert_with(|| {
@@ -376,6 +402,7 @@ impl Pusher {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.halted.iter().cloned().collect();
+        problems.extend(self.alarm.iter().map(|halted| halted.problem.clone()));
         problems.extend(self.holds.problems().cloned());
         problems.extend(self.degraded.iter().cloned());
         if self.notes.paused {
@@ -392,7 +419,7 @@ impl Pusher {
 
     fn sync_state(&self) -> SyncState {
         match () {
-            () if self.halted.is_some() => SyncState::Halted,
+            () if self.halted.is_some() || self.alarm.is_some() => SyncState::Halted,
             () if self.notes.paused => SyncState::Paused,
             () if !self.looks.has_swept() => SyncState::Starting,
             () if !self.peer.is_ready() => SyncState::Offline,
@@ -505,12 +532,7 @@ impl Pusher {
     // Plan, why, conflicts
 
     fn plan_view(&self) -> PlanView {
-        let plan = reconcile(
-            &self.trees,
-            &self.unsettled(),
-            &|path| self.batches.is_busy(path),
-            &self.policy(),
-        );
+        let plan = self.whole_plan();
         let lines = plan.ops.iter().map(|(side, op)| PlanLine {
             on: side_name(*side),
             change: Change::between(op.expect.as_ref(), op.make.as_ref()),
@@ -531,17 +553,29 @@ impl Pusher {
     }
 
     fn conflicts(&self) -> Vec<ConflictView> {
-        self.copies
+        let copied = self
+            .copies
             .iter()
             .filter_map(|copy| Some((copy, copy_of(copy)?)))
             .map(|(copy, of)| ConflictView {
-                fix: format!("compare the two, then delete or rename \"{copy}\""),
+                fix: format!(
+                    "compare the two, then `layer-sync resolve \"{copy}\" --keep mine|theirs|both`"
+                ),
                 path: of.path,
                 copy: copy.clone(),
+                held: false,
                 lost: of.node,
                 since: of.at,
-            })
-            .collect()
+            });
+        let held = self.holds.undecided().map(|(path, held)| ConflictView {
+            fix: held.problem.fix.clone(),
+            path: path.clone(),
+            copy: path.clone(),
+            held: true,
+            lost: String::new(),
+            since: held.since,
+        });
+        copied.chain(held).collect()
     }
 
     fn why(&self, path: RelPath) -> Why {
@@ -631,6 +665,20 @@ impl Pusher {
             history: Vec::new(),
             path,
         }
+    }
+}
+
+/// What accepts a folder as it is, in the place of a batch.
+const ROOT: &str = "root";
+
+fn decided(result: Result<String, String>) -> Response {
+    match result {
+        Ok(text) => Response::Decided(text),
+        Err(text) => Response::Refused(Refused {
+            exit: exit::ERROR,
+            text,
+            fix: String::new(),
+        }),
     }
 }
 

@@ -371,8 +371,11 @@ impl Pusher {
                     self.holds.retry(cancelled.path, self.now);
                 }
             }
-            if !done {
-                self.failed(side, &op, outcome);
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Merged(entry) if Self::is_merge(&op) => self.merged(&op, entry),
+                Outcome::Unmerged if Self::is_merge(&op) => self.unmerged(&op),
+                other => self.failed(side, &op, other),
             }
         }
         self.due.extend(self.undecided.drain(..));
@@ -397,7 +400,12 @@ impl Pusher {
                 }
                 self.waited_for(&op.path);
             }
-            Outcome::Stale | Outcome::Gone | Outcome::Done => {
+            // A merge that nobody asked for is no better than a stale operation.
+            Outcome::Stale
+            | Outcome::Gone
+            | Outcome::Done
+            | Outcome::Merged(_)
+            | Outcome::Unmerged => {
                 self.holds.retry(op.path.clone(), self.now);
             }
         }

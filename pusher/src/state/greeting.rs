@@ -76,6 +76,7 @@ impl Pusher {
                 self.observed(Side::Beta, rows);
             }
             Frame::Ready(hash) if greeting => self.ready(hash),
+            Frame::Moving(moves) => self.beta_moves = moves,
             Frame::Noted(batch) => self.batches.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
                 self.swept(Side::Beta, &[id]);
@@ -256,6 +257,7 @@ impl Pusher {
         }
         self.resolve();
         self.peer.phase = Phase::Away;
+        self.beta_moves = false;
         self.batches.unlink();
         self.due.clear();
         self.undecided.clear();

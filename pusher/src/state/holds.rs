@@ -116,6 +116,14 @@ impl Holds {
         self.held.len() as u64
     }
 
+    /// Returns the paths whose two versions wait for a decision.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = (&RelPath, &Held)> {
+        let codes = ["held.conflict", "held.undecided"];
+        self.held
+            .iter()
+            .filter(move |(_, held)| codes.contains(&held.problem.code.as_str()))
+    }
+
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.held.values().map(|held| &held.problem)
     }
@@ -141,7 +149,12 @@ pub(super) fn problem_of(path: &RelPath, hold: &Hold) -> Problem {
         Hold::Conflict => (
             "held.conflict".into(),
             "changed on the receiver, where this mode changes nothing; both versions stay as they are".into(),
-            format!("bring one side's version to the other by hand, or undo the change: `layer-sync why \"{path}\"`"),
+            decide(path),
+        ),
+        Hold::Undecided => (
+            "held.undecided".into(),
+            "changed on both sides, and the settings leave such a conflict to you; both versions stay as they are".into(),
+            decide(path),
         ),
         Hold::NoCopyName => (
             "held.name".into(),
@@ -156,6 +169,10 @@ pub(super) fn problem_of(path: &RelPath, hold: &Hold) -> Problem {
         text,
         fix,
     }
+}
+
+fn decide(path: &RelPath) -> String {
+    format!("layer-sync resolve \"{path}\" --keep mine|theirs|both")
 }
 
 /// Says what a disk's trouble means for a person.

@@ -9,6 +9,8 @@ use shared::wire::Hello;
 
 use super::*;
 
+mod guarded;
+
 const OURS: IndexId = IndexId([1; 16]);
 const THEIRS: IndexId = IndexId([2; 16]);
 const PAIR: PairId = PairId([3; 16]);
@@ -55,6 +57,8 @@ impl Bench {
     fn new(base: &[(&str, &str, u64)], seen: &[(&str, &str)]) -> Self {
         let now = Instant::now();
         let setup = Setup {
+            limits: Limits::default(),
+            conflicts: ConflictRules::default(),
             node: "vm".into(),
             root: "/tree".into(),
             version: "0".into(),

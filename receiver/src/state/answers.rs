@@ -12,6 +12,8 @@ use shared::wire::{Frame, Proof};
 
 use super::{Action, Client, Phase, Receiver};
 
+/// What accepts a folder as it is, in the place of a batch.
+const ROOT: &str = "root";
 /// How long a status waits for fresh hints to be looked at.
 const ECHO_WAIT: Duration = Duration::from_millis(250);
 
@@ -21,6 +23,9 @@ impl Receiver {
             (Request::Status, _) => self.asked_status.push((client, self.now + ECHO_WAIT)),
             (Request::Versions { .. } | Request::Restore { .. } | Request::Events, _) => {
                 self.actions.push(Action::Serve(client, request));
+            }
+            (Request::Confirm { batch, .. }, Client::Local(_)) if batch == ROOT => {
+                self.accept_root(client);
             }
             (Request::Pair(_), _) => self.refuse(
                 client,
@@ -52,6 +57,23 @@ impl Receiver {
                 );
             }
         }
+    }
+
+    /// Accepts this node's folder as it is, when it has halted because it is not the one that it was.
+    fn accept_root(&mut self, client: Client) {
+        let is_wrong = |problem: &Problem| problem.code.starts_with("halted.root");
+        if !self.halted.as_ref().is_some_and(is_wrong) {
+            return self.refuse(
+                client,
+                "this node has no folder that waits to be accepted",
+                "",
+            );
+        }
+        self.actions.push(Action::AcceptRoot);
+        let text =
+            "the folder is accepted as it is; the two trees are united, and nothing is deleted";
+        self.actions
+            .push(Action::Answer(client, Response::Decided(text.into())));
     }
 
     fn refuse(&mut self, client: Client, text: &str, fix: &str) {

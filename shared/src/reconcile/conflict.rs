@@ -78,6 +78,22 @@ pub fn copy_of(path: &RelPath) -> Option<CopyOf> {
     })
 }
 
+/// Returns a name for what was a conflict copy, under which it is an ordinary file. Numbers above 1
+/// make it another one.
+pub(super) fn version_name(of: &CopyOf, number: u32) -> Option<RelPath> {
+    let (stem, ext) = split_name(of.path.name());
+    let again = match number {
+        1 => String::new(),
+        number => format!(" {number}"),
+    };
+    let suffix = format!(" (from {} {}{again}){ext}", of.node, of.at.for_name());
+    let room = COMPONENT_BYTES_MAX.checked_sub(suffix.len())?;
+    beside(
+        &of.path,
+        &format!("{}{suffix}", &stem[..floor_boundary(stem, room)]),
+    )
+}
+
 fn floor_boundary(text: &str, bytes: usize) -> usize {
     let mut cut = text.len().min(bytes);
     while !text.is_char_boundary(cut) {

@@ -1,8 +1,10 @@
 //! The table that a person can read (`table.txt`), and properties of random histories.
 
+mod decided;
 mod properties;
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use super::*;
 use crate::hash::ContentHash;
@@ -35,7 +37,10 @@ pub(super) fn file(content: &str, exec: bool) -> Entry {
     }
 }
 
-pub(super) fn policy(mode: Mode, primary: Side) -> Policy {
+pub(super) static RULES: LazyLock<ConflictRules> = LazyLock::new(ConflictRules::default);
+pub(super) static NOTHING_DECIDED: LazyLock<Decisions> = LazyLock::new(Decisions::default);
+
+pub(super) fn policy(mode: Mode, primary: Side) -> Policy<'static> {
     Policy {
         mode,
         primary,
@@ -44,6 +49,8 @@ pub(super) fn policy(mode: Mode, primary: Side) -> Policy {
             beta: "mac".into(),
             now: UtcMs(0),
         },
+        conflicts: &RULES,
+        decisions: &NOTHING_DECIDED,
     }
 }
 

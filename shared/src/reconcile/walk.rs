@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::conflict;
 use super::table::{Mode, Verdict, leaf_verdict};
-use super::{Hold, Plan, Policy};
+use super::{Answer, Hold, Keep, Plan, Policy};
+use crate::merge::{How, MERGE_BYTES_MAX};
 use crate::path::{RelPath, below};
 use crate::transfer::{Op, Source};
 use crate::tree::{Entry, Obstacle, Side, Sight, Trees};
@@ -18,7 +19,7 @@ pub fn reconcile(
     trees: &Trees,
     scope: &BTreeSet<RelPath>,
     busy: &dyn Fn(&RelPath) -> bool,
-    policy: &Policy,
+    policy: &Policy<'_>,
 ) -> Plan {
     let paths = close(trees, scope);
     let mut walk = Walk {
@@ -155,7 +156,7 @@ impl Steps {
 pub(super) struct Walk<'a> {
     pub(super) trees: &'a Trees,
     busy: &'a dyn Fn(&RelPath) -> bool,
-    pub(super) policy: &'a Policy,
+    pub(super) policy: &'a Policy<'a>,
     /// In the order of a tree walk.
     paths: Vec<RelPath>,
     pub(super) plan: Plan,
@@ -207,10 +208,28 @@ impl Walk<'_> {
             };
             return here.and(self.visit(inside));
         }
+        match self.policy.decisions.keep(path, alpha, beta) {
+            Some(Keep::Side(side)) => return self.plan_copy(path, inside, side.other()),
+            Some(Keep::Both) => return self.plan_conflict(path, inside),
+            None => {}
+        }
         match self.verdict(path, base, alpha, beta) {
             Verdict::Copy { to } => self.plan_copy(path, inside, to),
             Verdict::Merge { content, exec } => self.plan_merge(path, content, exec),
-            Verdict::Conflict => self.plan_conflict(path, inside),
+            Verdict::Conflict => match self.policy.conflicts.answer(path) {
+                Answer::Copy => self.plan_conflict(path, inside),
+                Answer::Hold => {
+                    self.hold(path, Hold::Undecided);
+                    Left::BOTH
+                }
+                Answer::Merge => match merge_op(path, base, alpha, beta) {
+                    Some(op) => {
+                        self.steps.make.push((Side::Alpha, op));
+                        Left::BOTH
+                    }
+                    None => self.plan_conflict(path, inside),
+                },
+            },
             Verdict::Hold => {
                 self.hold(path, Hold::Conflict);
                 Left::BOTH
@@ -491,6 +510,30 @@ impl Walk<'_> {
     fn hold(&mut self, path: &RelPath, hold: Hold) {
         self.plan.held.push((path.clone(), hold));
     }
+}
+
+/// Makes the operation that merges what both sides made of a file, on the pusher's side. What comes
+/// out of it is planned next ([`super::Decisions`]).
+fn merge_op(
+    path: &RelPath,
+    base: Option<&Entry>,
+    alpha: Option<&Entry>,
+    beta: Option<&Entry>,
+) -> Option<Op> {
+    let (Some(alpha @ Entry::File { .. }), Some(beta @ Entry::File { .. })) = (alpha, beta) else {
+        return None;
+    };
+    if alpha.len().max(beta.len()) > MERGE_BYTES_MAX {
+        return None;
+    }
+    let from = Source::Merge {
+        base: base.cloned(),
+        how: How::of(path),
+    };
+    Some(Op {
+        agrees: false,
+        ..op(path, Some(alpha.clone()), Some(beta.clone()), from)
+    })
 }
 
 /// Makes an operation after which both sides agree.

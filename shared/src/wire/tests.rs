@@ -327,6 +327,7 @@ fn golden() -> Vec<Golden> {
             bytes: vec![0x28, 0xb5, 0x2f, 0xfd, 0xff],
         }),
         "chunks-gone" => Frame::ChunksGone,
+        "moving" => Frame::Moving(true),
     }
 }
 
@@ -404,7 +405,7 @@ fn every_kind_has_a_fixture_under_its_name() {
     );
     assert_eq!(
         known,
-        (1..=24).collect(),
+        (1..=25).collect(),
         "a kind's number is never used again"
     );
     for golden in golden() {
@@ -429,7 +430,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                 }
                 Err(refused @ FrameRefused::UnknownKind(_)) => {
                     assert!(
-                        kind == 0 || (25..OPTIONAL_FROM).contains(&kind),
+                        kind == 0 || (26..OPTIONAL_FROM).contains(&kind),
                         "{kind} is known"
                     );
                     let sentence = format!(
@@ -438,7 +439,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                     );
                     assert_eq!(refused.to_string(), sentence);
                 }
-                other => assert!((1..=24).contains(&kind), "kind {kind}: {other:?}"),
+                other => assert!((1..=25).contains(&kind), "kind {kind}: {other:?}"),
             }
         }
     }

@@ -110,6 +110,7 @@ fn unresolved_conflicts() {
     let conflict = ConflictView {
         path: path("notes/plan.md"),
         copy: path("notes/plan (conflict mac 2026-11-22 211405 af1349b9).md"),
+        held: false,
         lost: "mac".to_owned(),
         since: AT,
         fix: "layer-sync resolve notes/plan.md --keep both".to_owned(),
@@ -120,6 +121,16 @@ notes/plan.md
   from   mac, noticed 2026-11-22 21:14:05 UTC
   Next:  layer-sync resolve notes/plan.md --keep both
 ";
-    assert_eq!(conflicts_text(&[conflict]), expected);
+    assert_eq!(conflicts_text(std::slice::from_ref(&conflict)), expected);
+    let held = ConflictView {
+        held: true,
+        ..conflict
+    };
+    let expected = "\
+notes/plan.md
+  both versions wait since 2026-11-22 21:14:05 UTC
+  Next:  layer-sync resolve notes/plan.md --keep both
+";
+    assert_eq!(conflicts_text(&[held]), expected);
     assert_eq!(conflicts_text(&[]), "no conflicts\n");
 }

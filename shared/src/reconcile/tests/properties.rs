@@ -207,6 +207,7 @@ impl World {
         let (from, at) = match &op.from {
             Source::Nothing => return,
             Source::There(at) => (side.other(), at),
+            Source::Merge { .. } => (side.other(), &op.path),
             Source::Here(at) => (side, at),
         };
         let there = before[&from].get(at).expect("the source is there");

@@ -1,0 +1,349 @@
+//! The guard: a plan that would displace much of a tree waits for a person.
+//!
+//! Everything that a plan displaces can be brought back from the kept store, so everyday work is never
+//! stopped. Beyond the limits something else has happened: a folder was emptied, a backup was restored
+//! over it, a program encrypted it. Then the plan is halted as a whole, with the counts, until somebody
+//! confirms or undoes that very batch.
+//!
+//! Counted are distinct files that a tree loses or gets replaced because of the *other* side: in the
+//! plan at hand, and together with what passed in the last [`WINDOW`]. What was missed while unlinked
+//! comes as one plan. Not counted: a file whose content turns up elsewhere (a rename), and the loser of
+//! a conflict, of which a copy stays in the tree.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::hash::ContentHash;
+use crate::path::RelPath;
+use crate::reconcile::Plan;
+use crate::transfer::Op;
+use crate::tree::{Entry, Side, Trees};
+
+/// How long a displaced file counts.
+pub const WINDOW: Duration = Duration::from_secs(600);
+/// A tree with fewer files may be emptied without a question.
+const EMPTIED_FILES_MIN: u64 = 2;
+
+/// From where on a plan is halted. Both of a pair have to be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Deleted files, in percent of the files of the tree that would lose them.
+    pub delete_percent: u8,
+    /// Deleted files.
+    pub delete_min: u64,
+    /// Rewritten files, in percent.
+    pub rewrite_percent: u8,
+    /// Rewritten files.
+    pub rewrite_min: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            delete_percent: 30,
+            delete_min: 50,
+            rewrite_percent: 50,
+            rewrite_min: 200,
+        }
+    }
+}
+
+/// What made the guard halt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The other side has no file left at all.
+    Emptied,
+    /// Too many deletions.
+    Deletes,
+    /// Too many rewrites.
+    Rewrites,
+}
+
+/// A plan that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// Why.
+    pub cause: Cause,
+    /// The side whose tree would change.
+    pub side: Side,
+    /// Files of that tree that the plan deletes.
+    pub deletes: u64,
+    /// Files of that tree that the plan rewrites.
+    pub rewrites: u64,
+    /// Files that already went the same way in the last [`WINDOW`].
+    pub before: u64,
+    /// Files in that tree.
+    pub files: u64,
+    /// What would be displaced.
+    displaced: BTreeMap<(Side, RelPath), Displaced>,
+}
+
+/// What stands at a path, and what would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Displaced {
+    old: Entry,
+    new: Option<Entry>,
+}
+
+impl Alarm {
+    /// Returns the name of the batch: eight hexadecimal digits of a hash over all that it would displace.
+    pub fn batch(&self) -> String {
+        let mut text = String::new();
+        for ((side, path), displaced) in &self.displaced {
+            let identity = |entry: &Entry| entry.identity().to_string();
+            let new = displaced.new.as_ref().map(identity).unwrap_or_default();
+            // No path has a NUL in it.
+            text += &format!("{side:?}\0{path}\0{}\0{new}\0", identity(&displaced.old));
+        }
+        ContentHash::of_bytes(text.as_bytes()).short()
+    }
+
+    /// Returns the paths that would be displaced, with the side that would lose its version.
+    pub fn paths(&self) -> impl Iterator<Item = (Side, &RelPath)> {
+        self.displaced.keys().map(|(side, path)| (*side, path))
+    }
+}
+
+/// Watches what plans displace.
+#[derive(Debug, Default)]
+pub struct Guard {
+    limits: Limits,
+    recent: [Recent; 2],
+    confirmed: BTreeMap<(Side, RelPath), Displaced>,
+}
+
+/// What passed lately on one side.
+#[derive(Debug, Default)]
+struct Recent {
+    /// In the order of time; what a later event undid is no longer in the maps.
+    order: VecDeque<(Instant, RelPath)>,
+    deleted: BTreeMap<RelPath, (Instant, ContentHash)>,
+    rewritten: BTreeMap<RelPath, Instant>,
+    /// Contents that appeared somewhere, and how often; and contents that were deleted.
+    made: BTreeMap<ContentHash, u64>,
+    made_order: VecDeque<(Instant, ContentHash)>,
+}
+
+impl Guard {
+    /// Starts with nothing counted.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Returns how many files a plan displaces that nobody has confirmed.
+    pub fn toll(&self, plan: &Plan) -> u64 {
+        self.displaced(plan).len() as u64
+    }
+
+    /// Says whether a plan may be carried out.
+    ///
+    /// # Errors
+    /// The [`Alarm`] of the first side for which it displaces too much.
+    pub fn judge(&mut self, trees: &Trees, plan: &Plan, now: Instant) -> Result<(), Alarm> {
+        let displaced = self.displaced(plan);
+        for side in [Side::Alpha, Side::Beta] {
+            self.recent[side as usize].forget(now);
+            if let Some(alarm) = self.alarm(trees, plan, &displaced, side) {
+                return Err(Alarm { displaced, ..alarm });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a plan that is being carried out.
+    pub fn passed(&mut self, plan: &Plan, now: Instant) {
+        let conflicts = conflict_paths(plan);
+        for (side, op) in &plan.ops {
+            let key = (*side, op.path.clone());
+            let confirmed = self.confirmed.remove(&key);
+            if conflicts.contains(&op.path) || confirmed == displaced_by(op) && confirmed.is_some()
+            {
+                continue;
+            }
+            self.recent[*side as usize].take(op, now);
+        }
+    }
+
+    /// Lets the batch of an alarm pass. What went before it no longer counts.
+    pub fn confirm(&mut self, alarm: &Alarm) {
+        self.confirmed.extend(alarm.displaced.clone());
+        self.recent = Default::default();
+    }
+
+    fn displaced(&self, plan: &Plan) -> BTreeMap<(Side, RelPath), Displaced> {
+        let conflicts = conflict_paths(plan);
+        let ops = plan.ops.iter().filter_map(|(side, op)| {
+            let displaced = displaced_by(op)?;
+            let key = (*side, op.path.clone());
+            let counts =
+                self.confirmed.get(&key) != Some(&displaced) && !conflicts.contains(&op.path);
+            counts.then_some((key, displaced))
+        });
+        ops.collect()
+    }
+
+    fn alarm(
+        &self,
+        trees: &Trees,
+        plan: &Plan,
+        displaced: &BTreeMap<(Side, RelPath), Displaced>,
+        side: Side,
+    ) -> Option<Alarm> {
+        let recent = &self.recent[side as usize];
+        let here: Vec<&Displaced> = displaced
+            .iter()
+            .filter(|((of, _), _)| *of == side)
+            .map(|(_, displaced)| displaced)
+            .collect();
+        let mut made = recent.made.clone();
+        for (_, op) in plan.ops.iter().filter(|(of, _)| *of == side) {
+            if let (None, Some(content)) = (&op.expect, op.make.as_ref().and_then(content)) {
+                *made.entry(content).or_default() += 1;
+            }
+        }
+        let mut moved = |displaced: &Displaced| {
+            let count = content(&displaced.old).and_then(|content| made.get_mut(&content));
+            count.is_some_and(|count| {
+                let was = *count > 0;
+                *count = count.saturating_sub(1);
+                was
+            })
+        };
+        let (mut deletes, mut rewrites) = (0, 0);
+        for displaced in here {
+            match displaced.new {
+                None if !moved(displaced) => deletes += 1,
+                None => {}
+                Some(_) => rewrites += 1,
+            }
+        }
+        let (deleted, rewritten) = (recent.deleted.len() as u64, recent.rewritten.len() as u64);
+        let files = trees.view(side).files() + deleted;
+        let exceeds = |count: u64, before: u64, min: u64, percent: u8| {
+            let all = count + before;
+            count > 0 && all >= min && all * 100 > files * u64::from(percent)
+        };
+        let emptied = trees.view(side.other()).files() == 0
+            && trees.view(side).files() >= EMPTIED_FILES_MIN
+            && deletes > 0;
+        let limits = self.limits;
+        let (cause, before) = if emptied {
+            (Cause::Emptied, deleted)
+        } else if exceeds(deletes, deleted, limits.delete_min, limits.delete_percent) {
+            (Cause::Deletes, deleted)
+        } else if exceeds(
+            rewrites,
+            rewritten,
+            limits.rewrite_min,
+            limits.rewrite_percent,
+        ) {
+            (Cause::Rewrites, rewritten)
+        } else {
+            return None;
+        };
+        Some(Alarm {
+            cause,
+            side,
+            deletes,
+            rewrites,
+            before,
+            files,
+            displaced: BTreeMap::new(),
+        })
+    }
+}
+
+impl Recent {
+    fn take(&mut self, op: &Op, now: Instant) {
+        match (&op.expect, &op.make) {
+            (Some(old), None) => {
+                let Some(lost) = content(old) else { return };
+                // What appeared elsewhere a moment ago has only moved.
+                if let Some(count) = self.made.get_mut(&lost).filter(|count| **count > 0) {
+                    *count -= 1;
+                    return;
+                }
+                self.deleted.insert(op.path.clone(), (now, lost));
+                self.order.push_back((now, op.path.clone()));
+            }
+            (None, Some(new)) => {
+                self.deleted.remove(&op.path);
+                let Some(content) = content(new) else { return };
+                let moved = self
+                    .deleted
+                    .iter()
+                    .find(|(_, (_, lost))| *lost == content)
+                    .map(|(path, _)| path.clone());
+                match moved {
+                    Some(path) => drop(self.deleted.remove(&path)),
+                    None => {
+                        *self.made.entry(content).or_default() += 1;
+                        self.made_order.push_back((now, content));
+                    }
+                }
+            }
+            _ if displaced_by(op).is_some() => {
+                if self.rewritten.insert(op.path.clone(), now).is_none() {
+                    self.order.push_back((now, op.path.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let is_old = |at: Instant| now.saturating_duration_since(at) > WINDOW;
+        while let Some((_, path)) = self.order.pop_front_if(|(at, _)| is_old(*at)) {
+            if self.deleted.get(&path).is_some_and(|(at, _)| is_old(*at)) {
+                self.deleted.remove(&path);
+            }
+            match self.rewritten.get(&path) {
+                Some(at) if is_old(*at) => drop(self.rewritten.remove(&path)),
+                // Rewritten again since: it counts from then on.
+                Some(at) => self.order.push_back((*at, path)),
+                None => {}
+            }
+        }
+        while let Some((_, content)) = self.made_order.pop_front_if(|(at, _)| is_old(*at)) {
+            if let Some(count) = self.made.get_mut(&content) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.made.remove(&content);
+                }
+            }
+        }
+    }
+}
+
+/// Returns what an operation displaces: a file or a link that goes, or gives way to something else.
+fn displaced_by(op: &Op) -> Option<Displaced> {
+    let old = op.expect.as_ref().filter(|old| !old.is_dir())?;
+    let same_content = op
+        .make
+        .as_ref()
+        .is_some_and(|new| new.same_kind(old) && new.identity() == old.identity());
+    (!same_content).then(|| Displaced {
+        old: old.clone(),
+        new: op.make.clone(),
+    })
+}
+
+fn conflict_paths(plan: &Plan) -> BTreeSet<&RelPath> {
+    plan.conflicts
+        .iter()
+        .map(|conflict| &conflict.path)
+        .collect()
+}
+
+fn content(entry: &Entry) -> Option<ContentHash> {
+    match entry {
+        Entry::File { content, .. } => Some(*content),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use super::*;
+use crate::reconcile::{Conflict, Plan};
+use crate::transfer::Source;
+use crate::tree::{Base, BaseRow, Gen};
+
+fn path(number: u64) -> RelPath {
+    RelPath::parse(&format!("f{number}")).unwrap()
+}
+
+fn file(number: u64) -> Entry {
+    Entry::File {
+        content: ContentHash::of_bytes(&number.to_le_bytes()),
+        len: 8,
+        exec: false,
+    }
+}
+
+/// Two equal trees of `count` different files.
+fn trees(count: u64) -> Trees {
+    let row = |number| {
+        let row = BaseRow {
+            entry: Some(file(number)),
+            batch: Gen(1),
+        };
+        (path(number), row)
+    };
+    Trees::new((0..count).map(row).collect::<Base>())
+}
+
+fn op(number: u64, expect: Option<Entry>, make: Option<Entry>) -> (Side, Op) {
+    let op = Op {
+        path: path(number),
+        expect,
+        make,
+        from: Source::Nothing,
+        agrees: true,
+    };
+    (Side::Beta, op)
+}
+
+fn deletes(numbers: std::ops::Range<u64>) -> Plan {
+    Plan {
+        ops: numbers
+            .map(|number| op(number, Some(file(number)), None))
+            .collect(),
+        ..Plan::default()
+    }
+}
+
+fn rewrites(numbers: std::ops::Range<u64>) -> Plan {
+    let rewrite = |number| op(number, Some(file(number)), Some(file(number + 1_000_000)));
+    Plan {
+        ops: numbers.map(rewrite).collect(),
+        ..Plan::default()
+    }
+}
+
+fn verdict(count: u64, plan: &Plan) -> Result<(), Cause> {
+    let mut guard = Guard::default();
+    let judged = guard.judge(&trees(count), plan, Instant::now());
+    judged.map_err(|alarm| alarm.cause)
+}
+
+#[test]
+fn both_the_share_and_the_floor_count() {
+    assert_eq!(verdict(100, &deletes(0..49)), Ok(()));
+    assert_eq!(verdict(100, &deletes(0..50)), Err(Cause::Deletes));
+    assert_eq!(verdict(1000, &deletes(0..300)), Ok(()));
+    assert_eq!(verdict(1000, &deletes(0..301)), Err(Cause::Deletes));
+    assert_eq!(verdict(300, &rewrites(0..199)), Ok(()));
+    assert_eq!(verdict(300, &rewrites(0..200)), Err(Cause::Rewrites));
+    assert_eq!(verdict(1000, &rewrites(0..500)), Ok(()));
+    assert_eq!(verdict(1000, &rewrites(0..501)), Err(Cause::Rewrites));
+}
+
+#[test]
+fn small_steps_add_up_for_ten_minutes() {
+    let (trees, start) = (trees(100), Instant::now());
+    let step = |guard: &mut Guard, plan: &Plan, at: Instant| {
+        let judged = guard.judge(&trees, plan, at);
+        if judged.is_ok() {
+            guard.passed(plan, at);
+        }
+        judged.map_err(|alarm| (alarm.deletes, alarm.before))
+    };
+    let mut guard = Guard::default();
+    assert_eq!(step(&mut guard, &deletes(0..30), start), Ok(()));
+    assert_eq!(
+        step(&mut guard, &deletes(30..55), start + WINDOW / 2),
+        Err((25, 30))
+    );
+    // The first ones are long ago.
+    assert_eq!(
+        step(&mut guard, &deletes(30..55), start + WINDOW * 2),
+        Ok(())
+    );
+}
+
+#[test]
+fn writing_the_same_files_again_and_again_is_everyday_work() {
+    let (trees, start) = (trees(1000), Instant::now());
+    let mut guard = Guard::default();
+    for round in 0..500 {
+        let at = start + Duration::from_secs(round);
+        guard.judge(&trees, &rewrites(0..100), at).unwrap();
+        guard.passed(&rewrites(0..100), at);
+    }
+}
+
+#[test]
+fn a_rename_is_no_delete() {
+    let mut renames = deletes(0..90);
+    renames
+        .ops
+        .extend((0..90).map(|number| op(number + 5000, None, Some(file(number)))));
+    assert_eq!(verdict(100, &renames), Ok(()));
+    // Also when the new places came in an earlier plan.
+    let (trees, now) = (trees(100), Instant::now());
+    let mut guard = Guard::default();
+    let (made, gone): (Vec<_>, Vec<_>) = renames
+        .ops
+        .into_iter()
+        .partition(|(_, op)| op.expect.is_none());
+    let plan = |ops| Plan {
+        ops,
+        ..Plan::default()
+    };
+    guard.judge(&trees, &plan(made.clone()), now).unwrap();
+    guard.passed(&plan(made), now);
+    guard.judge(&trees, &plan(gone), now).unwrap();
+}
+
+#[test]
+fn an_emptied_tree_is_never_believed() {
+    let mut trees = trees(3);
+    for number in 0..3 {
+        trees.observe(Side::Alpha, path(number), crate::tree::Sight::Absent);
+    }
+    let alarm = Guard::default()
+        .judge(&trees, &deletes(0..3), Instant::now())
+        .unwrap_err();
+    assert_eq!(
+        (alarm.cause, alarm.deletes, alarm.side),
+        (Cause::Emptied, 3, Side::Beta)
+    );
+}
+
+#[test]
+fn what_lost_a_conflict_is_not_counted() {
+    let mut plan = rewrites(0..250);
+    plan.conflicts = (0..250)
+        .map(|number| Conflict {
+            path: path(number),
+            copy: path(number + 5000),
+            lost: Side::Beta,
+        })
+        .collect();
+    assert_eq!(verdict(300, &plan), Ok(()));
+}
+
+#[test]
+fn a_confirmed_batch_passes_once_and_nothing_else_does() {
+    let (trees, now) = (trees(200), Instant::now());
+    let mut guard = Guard::default();
+    let alarm = guard.judge(&trees, &deletes(0..100), now).unwrap_err();
+    assert_eq!(alarm.batch().len(), 8);
+    assert_ne!(
+        alarm.batch(),
+        guard
+            .judge(&trees, &deletes(0..101), now)
+            .unwrap_err()
+            .batch()
+    );
+    guard.confirm(&alarm);
+    // A little more beside it is everyday work; as much again is not.
+    guard.judge(&trees, &deletes(0..110), now).unwrap();
+    assert!(guard.judge(&trees, &deletes(0..190), now).is_err());
+    guard.passed(&deletes(0..100), now);
+    assert!(guard.judge(&trees, &deletes(0..100), now).is_err());
+}
