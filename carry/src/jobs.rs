@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use disk::{Look, Replica, Report, RulesFile};
-use shared::control::{Refused, Request, Response, exit};
+use shared::control::{Pick, Refused, Request, Response, exit};
 use shared::ignore::RULES_FILE;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::{Entry, Gen, Sight};
 use tokio::task::spawn_blocking;
-use tracing::{info_span, warn};
+use tracing::{debug, info_span, warn};
 
 /// What the disk has to tell a state machine.
 #[derive(Debug)]
@@ -89,8 +89,16 @@ impl Jobs {
     pub fn look(&self, look: Look) {
         let jobs = self.clone();
         spawn_blocking(move || {
-            let sweep = matches!(look, Look::All);
+            let sweep = look.is_sweep();
             let _span = info_span!("look", sweep).entered();
+            if let Look::Reread { .. } = look {
+                // Nobody waits for it. What it finds is reported as observed, and a root that cannot
+                // be looked at is the next sweep's matter.
+                if let Err(error) = jobs.replica.look(&look, &jobs.stop) {
+                    debug!(%error, "files that did not change were not read again");
+                }
+                return;
+            }
             let result = jobs
                 .replica
                 .look(&look, &jobs.stop)
@@ -126,11 +134,28 @@ impl Jobs {
     pub async fn serve(&self, request: Request) -> Response {
         let replica = Arc::clone(&self.replica);
         let served = spawn_blocking(move || match request {
+            Request::Versions {
+                path,
+                below: Some(below),
+                ..
+            } => match replica.versions_below(&path, &below) {
+                Ok(versions) => Response::Versions(versions),
+                Err(error) => refused(format!(
+                    "the kept versions below \"{path}\" cannot be listed: {error}"
+                )),
+            },
             Request::Versions { path, .. } => match replica.versions(&path) {
                 Ok(versions) => Response::Versions(versions),
                 Err(error) => refused(format!(
                     "the kept versions of \"{path}\" cannot be listed: {error}"
                 )),
+            },
+            Request::Restore {
+                path,
+                pick: Pick::Each(names),
+            } => match replica.restore_each(&path, &names) {
+                Ok(restored) => Response::RestoredBelow(restored),
+                Err(error) => refused(error.to_string()),
             },
             Request::Restore { path, pick } => match replica.restore(&path, &pick) {
                 Ok(restored) => Response::Restored(restored),

@@ -30,6 +30,7 @@ use shared::transfer::{Batch, Op, Outcome, Source};
 use shared::tree::{BaseRow, Gen};
 use shared::wire::AgreedRow;
 
+use crate::displaced::Rested;
 use crate::error::DiskError;
 use crate::fingerprint::SeenRow;
 use crate::index::{Changes, Notes};
@@ -64,6 +65,18 @@ pub(crate) struct Carried {
     pub(crate) outcome: Outcome,
     /// What stands there now, when it is done.
     pub(crate) row: Option<SeenRow>,
+    /// What was displaced, as it was then, when it is done and that was a file.
+    pub(crate) displaced: Option<Rested>,
+}
+
+impl Carried {
+    fn ended(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            row: None,
+            displaced: None,
+        }
+    }
 }
 
 impl Replica {
@@ -91,10 +104,7 @@ impl Replica {
         let (ops, merges) = self.merge_all(batch, &mut places);
         let jobs: Vec<Job<'_>> = ops.iter().zip(places).map(job).collect();
         let mut carried = self.carry_out(&jobs, Some(batch.number))?;
-        carried.resize_with(batch.ops.len(), || Carried {
-            outcome: Outcome::Gone,
-            row: None,
-        });
+        carried.resize_with(batch.ops.len(), || Carried::ended(Outcome::Gone));
         let batch = Batch {
             number: batch.number,
             ops,
@@ -142,19 +152,21 @@ impl Replica {
     ) -> Result<Vec<Carried>, DiskError> {
         self.root.check()?;
         self.before(Step::Announce)?;
-        let announced = self.announce(jobs);
+        let announced = self.with_room(0, || self.announce(jobs).map_err(|e| read::errno(&e)));
         self.before(Step::Barrier)?;
-        if let Err(error) = announced.and_then(|()| self.barrier(jobs, batch)) {
+        let barrier = || self.barrier(jobs, batch).map_err(|e| read::errno(&e));
+        if let Err(error) = announced.and_then(|()| self.with_room(0, barrier)) {
             tracing::warn!(%error, "a batch could not be made durable before it was applied");
-            return Ok(jobs
-                .iter()
-                .map(|job| self.give_up(job, read::errno(&error)))
-                .collect());
+            return Ok(jobs.iter().map(|job| self.give_up(job, error)).collect());
         }
         let mut dirs = Dirs::default();
         let mut carried = Vec::with_capacity(jobs.len());
         for job in jobs {
-            carried.push(self.carry_one(job, &mut dirs)?);
+            let ended = self.carry_one(job, &mut dirs)?;
+            if let Some(rested) = ended.displaced {
+                lock(&self.displaced).watch(job.id.clone(), rested, utc_now());
+            }
+            carried.push(ended);
         }
         self.before(Step::SyncDirs)?;
         dirs.sync(self)?;
@@ -216,12 +228,11 @@ impl Replica {
         if job.ready().is_some() {
             discard(&self.root, &ready_name(&job.id));
         }
-        let outcome = Outcome::Held(trouble(&job.op.path, "prepared", error));
-        Carried { outcome, row: None }
+        Carried::ended(Outcome::Held(trouble(&job.op.path, "prepared", error)))
     }
 
     fn carry_one(&self, job: &Job<'_>, dirs: &mut Dirs) -> Result<Carried, DiskError> {
-        let ended = |outcome| Carried { outcome, row: None };
+        let ended = Carried::ended;
         let ready = match (&job.staged, needs_staged(job.op)) {
             (StagedState::Held(trouble), _) => return Ok(ended(Outcome::Held(trouble.clone()))),
             (StagedState::Gone, _) | (StagedState::Nothing, true) => {
@@ -239,13 +250,17 @@ impl Replica {
         };
         let mut work = Work::new(self, job, ready, &parent);
         let outcome = work.run()?;
-        let row = if outcome == Outcome::Done {
-            work.row()
+        let carried = if outcome == Outcome::Done {
+            Carried {
+                outcome,
+                row: work.row(),
+                displaced: work.displaced(),
+            }
         } else {
-            None
+            Carried::ended(outcome)
         };
         dirs.touched(job.op.path.parent(), parent);
-        Ok(Carried { outcome, row })
+        Ok(carried)
     }
 
     /// Records what was carried out, and reports it.
@@ -261,8 +276,10 @@ impl Replica {
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
-        for (index, (op, Carried { mut outcome, row })) in batch.ops.iter().zip(carried).enumerate()
-        {
+        for (index, (op, carried)) in batch.ops.iter().zip(carried).enumerate() {
+            let Carried {
+                mut outcome, row, ..
+            } = carried;
             if outcome == Outcome::Done {
                 if op.agrees {
                     let row = BaseRow {
@@ -278,6 +295,7 @@ impl Replica {
             }
             outcomes.push(outcome);
         }
+        let stamp = self.raised_stamp()?;
         let mut seen = lock(&self.seen);
         let stored = self.index.notes();
         let notes = Notes {
@@ -290,7 +308,8 @@ impl Replica {
             manifests,
             base: &base,
             notes: Some(notes),
-            forget_base: false,
+            stamp,
+            ..Changes::default()
         };
         self.index.write(&changes, true)?;
         if let Err(error) = intent::clear(&self.root) {

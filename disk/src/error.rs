@@ -45,6 +45,16 @@ pub enum OpenRefused {
         /// What the marker says.
         found: String,
     },
+    /// The root was put back from a backup: its stamp is older than the index.
+    #[error("{} is an older copy of itself (a restored backup): its marker has the stamp {found}, and {last} was recorded here; nothing was synced. Put the present folder back, or join it anew: then the two trees are united and nothing is deleted", root.display())]
+    Older {
+        /// The root.
+        root: PathBuf,
+        /// The stamp in its marker.
+        found: u64,
+        /// The stamp that was recorded last.
+        last: u64,
+    },
     /// A directory above is a root itself.
     #[error("{} lies inside another synced folder, {}; choose a folder outside of it", root.display(), outer.display())]
     InsideAnotherRoot {
@@ -56,6 +66,24 @@ pub enum OpenRefused {
     /// The index cannot be opened for a reason other than damage.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl OpenRefused {
+    /// Returns a word that names the refusal and never changes, for problem codes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotADirectory { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                "unreadable"
+            }
+            Self::NotADirectory { .. } | Self::MarkerMissing { .. } => "missing",
+            Self::NotWritable { .. } => "not_writable",
+            Self::InUse { .. } => "in_use",
+            Self::ForeignMarker { .. } => "foreign",
+            Self::Older { .. } => "older",
+            Self::InsideAnotherRoot { .. } => "nested",
+            Self::Index(_) => "index",
+        }
+    }
 }
 
 /// The index cannot be read or written. The tree is not affected.
@@ -71,13 +99,39 @@ pub struct IndexError {
 /// Why the tree could not be looked at. No observation follows from it, least of all a deletion.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// The root is not the directory that was opened.
-    #[error("{} is no longer the folder that was opened: {what}. Nothing was taken for deleted. Put the folder back and start again", root.display())]
-    RootGone {
+    /// The root, its private folder or its marker is not there.
+    #[error("{} is no longer the folder that was opened: {what}. Nothing was taken for deleted. Put the folder back; the sync goes on by itself", root.display())]
+    Missing {
+        /// The root.
+        root: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// Something else stands in its place.
+    #[error("{} is no longer the folder that was opened: {what}. Nothing was taken for deleted. Put the folder back, or start again to take this one", root.display())]
+    Replaced {
         /// The root.
         root: PathBuf,
         /// What is different.
         what: String,
+    },
+    /// It carries the marker of another replica.
+    #[error("{} is no longer the folder that was opened: it carries the marker of another replica ({found}). Nothing was taken for deleted. Put the folder back", root.display())]
+    Foreign {
+        /// The root.
+        root: PathBuf,
+        /// What the marker says.
+        found: String,
+    },
+    /// It carries its own marker of the past: a backup was put back over it.
+    #[error("{} is an older copy of itself by now (a restored backup): its marker has the stamp {found} instead of {last}. Nothing was taken for changed or deleted. Put the present folder back, or join it anew: then the two trees are united and nothing is deleted", root.display())]
+    Older {
+        /// The root.
+        root: PathBuf,
+        /// The stamp in its marker.
+        found: u64,
+        /// The stamp that was recorded last.
+        last: u64,
     },
     /// The root itself cannot be listed.
     #[error("{} cannot be listed ({source}); nothing was taken for deleted. Correct its rights or check the disk", root.display())]
@@ -87,6 +141,19 @@ pub enum LookError {
         /// The error of the system.
         source: io::Error,
     },
+}
+
+impl LookError {
+    /// Returns a word that names the trouble and never changes, for problem codes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Replaced { .. } => "replaced",
+            Self::Foreign { .. } => "foreign",
+            Self::Older { .. } => "older",
+            Self::RootUnreadable { .. } => "unreadable",
+        }
+    }
 }
 
 /// Why a batch could not be carried out or recorded as a whole. Each file is the old or the new one,

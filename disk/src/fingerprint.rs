@@ -1,6 +1,6 @@
 //! Fingerprints: what tells without reading that a file is as it was.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, RawMode, Stat};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,12 @@ impl Fingerprint {
     /// Says whether a file that was read at `now_ns` may change without a trace in here.
     pub(crate) fn is_racy(&self, now_ns: i64) -> bool {
         self.mtime_ns.abs_diff(now_ns) <= RACY_NS as u64
+    }
+
+    /// Says whether a file was modified shortly before `now_ns`, or has a time of the future.
+    pub(crate) fn is_modified_within(&self, span: Duration, now_ns: i64) -> bool {
+        let ago = i128::from(now_ns) - i128::from(self.mtime_ns);
+        ago <= span.as_nanos() as i128
     }
 
     /// Says whether a file is the very one with this fingerprint although it was renamed since, which
@@ -126,6 +132,10 @@ fields! {
     len(stat) -> u64 = stat.st_size as u64;
     /// Returns the number of the inode.
     inode(stat) -> u64 = stat.st_ino as u64;
+    /// Returns the number of names that it has.
+    links(stat) -> u64 = stat.st_nlink as u64;
+    /// Returns the bytes that its blocks take.
+    allocated(stat) -> u64 = (stat.st_blocks as u64).saturating_mul(512);
     /// Returns the number of the device.
     device(stat) -> u64 = stat.st_dev as u64;
     /// Returns kind and permission bits.

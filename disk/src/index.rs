@@ -4,15 +4,16 @@
 //! | --- | --- | --- |
 //! | `seen` | path → entry and fingerprint: a cache | the tree is read again |
 //! | `base` | path → what both sides agreed on | the trees are united without a deletion |
+//! | `rotten` | paths whose content changed though nothing wrote to them | they are found again within a day |
 //! | `manifests` | content → chunks of long files: a cache | they are cut again |
-//! | `notes` | the identity of this index and the notes of the sides | as the base |
+//! | `notes` | the identity of this index, its stamp, and the notes of the sides | as the base |
 //!
 //! What looks find is written without waiting for the disk; it becomes durable with the next base
 //! rows. A file that cannot be read is moved aside, never repaired or deleted.
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,7 +28,7 @@ use shared::wire::{AgreedRow, IndexId};
 
 use crate::error::{IndexError, OpenRefused};
 use crate::fingerprint::SeenRow;
-use crate::root::ReplicaId;
+use crate::root::{ReplicaId, Root};
 use crate::{lock, utc_now};
 
 const FILE: &str = "index.redb";
@@ -62,6 +63,10 @@ pub(crate) struct Changes<'a> {
     pub(crate) notes: Option<Notes>,
     /// Whether all rows of the base go first.
     pub(crate) forget_base: bool,
+    /// Files that turned out to rot. Each row of `seen` that is written takes the mark off its path.
+    pub(crate) rotten: &'a [RelPath],
+    /// The stamp that the root's marker has by now, if it was raised.
+    pub(crate) stamp: Option<u64>,
 }
 
 /// What an index holds when it is opened.
@@ -70,7 +75,10 @@ pub(crate) struct Loaded {
     pub(crate) is_new: bool,
     pub(crate) base: Base,
     pub(crate) seen: Vec<(RelPath, SeenRow)>,
+    /// Those of `seen` that rotted.
+    pub(crate) rotten: HashSet<RelPath>,
     pub(crate) notes: Notes,
+    pub(crate) stamp: u64,
 }
 
 /// An open index.
@@ -82,6 +90,7 @@ pub(crate) struct Index {
 
 struct State {
     notes: Notes,
+    stamp: u64,
     /// Rows that were written since the last durable transaction.
     pending: usize,
     /// The rows of the base without an entry, by batch, so that purging costs what is purged.
@@ -91,9 +100,14 @@ struct State {
 type Tombstones = BTreeMap<Gen, Vec<RelPath>>;
 
 impl Index {
-    /// Opens the index of a replica, or starts a new one.
-    pub(crate) fn open(dir: &Path, replica: ReplicaId) -> Result<(Self, Loaded), OpenRefused> {
+    /// Opens the index of a root, or starts a new one when there is none that is of use: an index that
+    /// is older than the tree would undo what was agreed since.
+    ///
+    /// # Errors
+    /// [`OpenRefused::Older`] when the root is older than the index.
+    pub(crate) fn open(dir: &Path, root: &Root) -> Result<(Self, Loaded), OpenRefused> {
         let path = dir.join(FILE);
+        let (replica, marker) = (root.id, root.stamp());
         let failed = |reason: String| IndexError {
             path: path.clone(),
             reason,
@@ -101,27 +115,57 @@ impl Index {
         std::fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
         let (store, loaded) = match open_store(&path) {
             Ok(store) => match table::load(&store, replica) {
+                Ok(Some(loaded)) if marker < loaded.stamp => {
+                    return Err(OpenRefused::Older {
+                        root: root.path.clone(),
+                        found: marker,
+                        last: loaded.stamp,
+                    });
+                }
+                Ok(Some(loaded)) if marker > loaded.stamp + 1 => {
+                    tracing::warn!(
+                        stamp = loaded.stamp,
+                        marker,
+                        "the index is older than the tree (a restored home); a new one is made"
+                    );
+                    start_new(store, replica, marker).map_err(failed)?
+                }
                 Ok(Some(loaded)) => (store, loaded),
                 // It is empty, or it belongs to another root.
-                Ok(None) => start_new(store, replica).map_err(failed)?,
+                Ok(None) => start_new(store, replica, marker).map_err(failed)?,
                 Err(damage) => {
                     drop(store);
-                    replace_damaged(&path, &damage, replica).map_err(failed)?
+                    replace_damaged(&path, &damage, replica, marker).map_err(failed)?
                 }
             },
             Err(NoStore::InUse) => return Err(OpenRefused::InUse { path }),
             Err(NoStore::System(reason)) => return Err(failed(reason).into()),
             Err(NoStore::Damaged(damage)) => {
-                replace_damaged(&path, &damage, replica).map_err(failed)?
+                replace_damaged(&path, &damage, replica, marker).map_err(failed)?
             }
         };
         let tombstones = tombstones(&loaded.base);
         let state = Mutex::new(State {
             notes: loaded.notes.clone(),
+            stamp: loaded.stamp,
             pending: 0,
             tombstones,
         });
-        Ok((Self { path, store, state }, loaded))
+        let index = Self { path, store, state };
+        if marker != loaded.stamp {
+            // A crash came between the marker and the index.
+            let changes = Changes {
+                stamp: Some(marker),
+                ..Changes::default()
+            };
+            index.write(&changes, true)?;
+        }
+        Ok((index, loaded))
+    }
+
+    /// Returns the stamp that was recorded last.
+    pub(crate) fn stamp(&self) -> u64 {
+        lock(&self.state).stamp
     }
 
     /// Returns the notes as they are stored.
@@ -163,6 +207,7 @@ impl Index {
         if let Some(notes) = &changes.notes {
             state.notes = notes.clone();
         }
+        state.stamp = changes.stamp.unwrap_or(state.stamp);
         Ok(())
     }
 
@@ -211,28 +256,35 @@ fn replace_damaged(
     path: &Path,
     damage: &str,
     replica: ReplicaId,
+    stamp: u64,
 ) -> Result<(Database, Loaded), String> {
     let aside = path.with_file_name(format!("{FILE}.damaged-{}", utc_now().0));
     tracing::warn!(%damage, aside = %aside.display(), "the index is damaged; a new one is made");
     std::fs::rename(path, &aside).map_err(|error| error.to_string())?;
     match open_store(path) {
-        Ok(store) => start_new(store, replica),
+        Ok(store) => start_new(store, replica, stamp),
         Err(NoStore::System(reason) | NoStore::Damaged(reason)) => Err(reason),
         Err(NoStore::InUse) => Err("another process has it".to_owned()),
     }
 }
 
-fn start_new(store: Database, replica: ReplicaId) -> Result<(Database, Loaded), String> {
+fn start_new(
+    store: Database,
+    replica: ReplicaId,
+    stamp: u64,
+) -> Result<(Database, Loaded), String> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| error.to_string())?;
     let id = IndexId(id);
-    table::begin(&store, id, replica)?;
+    table::begin(&store, id, replica, stamp)?;
     let loaded = Loaded {
         id,
         is_new: true,
         base: Base::new(),
         seen: Vec::new(),
+        rotten: HashSet::new(),
         notes: Notes::default(),
+        stamp,
     };
     Ok((store, loaded))
 }

@@ -18,6 +18,8 @@ pub mod watch;
 
 mod apply;
 mod bases;
+mod displaced;
+mod edit;
 mod error;
 mod fingerprint;
 mod give;
@@ -26,6 +28,7 @@ mod index;
 mod kept;
 mod look;
 mod read;
+mod reread;
 mod restore;
 mod root;
 mod rules;
@@ -39,6 +42,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use shared::hash::ContentHash;
 use shared::ignore::Rules;
@@ -56,14 +60,18 @@ pub use root::{NotAReplicaId, ReplicaId};
 pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
+use displaced::Watch;
 use fingerprint::now_ns;
 use index::{Changes, Index};
 use kept::Kept;
+use reread::Round;
 use root::Root;
 use seen::Seen;
 
 /// Threads that walk and hash.
 const LOOK_THREADS: usize = 2;
+/// The stamp in marker and index is raised at most this often.
+const STAMP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a replica is.
 #[derive(Debug, Clone)]
@@ -114,12 +122,18 @@ pub struct Replica {
     index: Index,
     seen: Mutex<Seen>,
     rules: RwLock<CurrentRules>,
+    /// Where reading the tree again has come to. Held by whoever does it.
+    round: Mutex<Round>,
     kept: Kept,
+    /// What was displaced lately, and may still be written to.
+    displaced: Mutex<Watch>,
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
     /// Held by whoever changes the tree.
     applying: Mutex<()>,
+    /// When the stamp was raised; not yet since this was opened.
+    stamped: Mutex<Option<Instant>>,
     /// Whether the volume cannot exchange two names.
     weaker: AtomicBool,
     mismatches: Arc<AtomicU64>,
@@ -153,7 +167,7 @@ impl Replica {
         sink: Sink,
     ) -> Result<(Self, Stored), OpenRefused> {
         let root = Arc::new(Root::open(&places.root, expected)?);
-        let (index, mut loaded) = Index::open(&places.state, root.id)?;
+        let (index, mut loaded) = Index::open(&places.state, &root)?;
         let not_writable = |path: PathBuf| move |source| OpenRefused::NotWritable { path, source };
         let kept =
             Kept::open(&root, node, limits).map_err(not_writable(root.private_path("kept")))?;
@@ -181,6 +195,8 @@ impl Replica {
             loaded.base.extend(unrecorded);
         }
         apply::recover(&root, &kept).map_err(not_writable(root.private_path("stage")))?;
+        let displaced = Watch::resumed(&root, &kept, utc_now())
+            .map_err(not_writable(root.private_path("kept")))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(LOOK_THREADS)
             .thread_name(|number| format!("look-{number}"))
@@ -191,6 +207,7 @@ impl Replica {
         let seen_known = loaded
             .seen
             .iter()
+            .filter(|(path, _)| !loaded.rotten.contains(path))
             .map(|(path, row)| (path.clone(), row.entry.clone()))
             .collect();
         let stored = Stored {
@@ -201,17 +218,20 @@ impl Replica {
             base: loaded.base,
         };
         let replica = Self {
-            seen: Mutex::new(Seen::new(loaded.seen, &stored.base)),
+            seen: Mutex::new(Seen::new(loaded.seen, &loaded.rotten, &stored.base)),
             root,
             index,
             rules: RwLock::new(CurrentRules {
                 rules: Arc::new(rules),
                 are_new: true,
             }),
+            round: Mutex::default(),
+            displaced: Mutex::new(displaced),
             kept,
             sink,
             staging: Arc::default(),
             applying: Mutex::new(()),
+            stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
             pool,
@@ -286,6 +306,7 @@ impl Replica {
         let changes = Changes {
             base: rows,
             notes: Some(notes),
+            stamp: self.raised_stamp()?,
             ..Changes::default()
         };
         Ok(self.index.write(&changes, true)?)
@@ -294,25 +315,41 @@ impl Replica {
     /// Forgets the base, durably: the trees are going to be united without a deletion.
     ///
     /// # Errors
-    /// [`DiskError::Index`]; then the base stands.
+    /// [`DiskError`]; then the base stands.
     pub fn forget_base(&self, notes: Notes) -> Result<(), DiskError> {
         let changes = Changes {
             forget_base: true,
             notes: Some(notes),
+            stamp: self.raised_stamp()?,
             ..Changes::default()
         };
         Ok(self.index.write(&changes, true)?)
     }
 
-    /// Removes kept versions that are too old or too many.
+    /// Raises the stamp in the marker if that is due, because something is about to be recorded, and
+    /// returns it, to be recorded as well.
     ///
     /// # Errors
-    /// Those of the file system; then some may be removed already, and the others are intact.
-    pub fn prune_kept(&self, now: UtcMs) -> std::io::Result<Pruned> {
-        // An apply's lines stand in the catalogue before their files are there.
-        let _no_apply = lock(&self.applying);
-        let tree_bytes = lock(&self.seen).bytes();
-        self.kept.prune(now, tree_bytes)
+    /// When the root is not what it was; then nothing may be recorded about it.
+    pub(crate) fn raised_stamp(&self) -> Result<Option<u64>, DiskError> {
+        let mut stamped = lock(&self.stamped);
+        if stamped.is_some_and(|at| at.elapsed() < STAMP_INTERVAL) {
+            return Ok(None);
+        }
+        self.root.check()?;
+        // From what the index has, so that the marker is never ahead by more than one.
+        let stamp = self.index.stamp() + 1;
+        match self.root.raise_stamp(stamp) {
+            Ok(()) => {
+                *stamped = Some(Instant::now());
+                Ok(Some(stamp))
+            }
+            Err(error) => {
+                // A full disk, most likely. What is recorded meanwhile has an older stamp; that is all.
+                tracing::warn!(%error, "the stamp in the root's marker could not be raised");
+                Ok(None)
+            }
+        }
     }
 
     fn rules(&self) -> (Arc<Rules>, bool) {

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use shared::chunk::Manifest;
 use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
@@ -19,8 +20,9 @@ use shared::path::RelPath;
 use shared::tree::{Obstacle, Sight};
 
 use crate::error::LookError;
-use crate::fingerprint::SeenRow;
+use crate::fingerprint::{SeenRow, now_ns};
 use crate::index::Changes;
+use crate::reread::{is_rot, known};
 use crate::scan::Pass;
 use crate::seen::{Seen, Slot};
 use crate::{Replica, Report, lock};
@@ -32,6 +34,21 @@ pub enum Look {
     All,
     /// What lies at these paths: hints, of which each is worth a look and none is believed.
     Paths(Vec<RelPath>),
+    /// The next files of which nothing says that they changed, as many as are due `span` after the last
+    /// time, when the whole tree is read once a day.
+    Reread {
+        /// The time since the last time; what exceeds a day does not count.
+        span: Duration,
+    },
+    /// The whole tree, and every file in it is read.
+    Deep,
+}
+
+impl Look {
+    /// Says whether the whole tree is looked at.
+    pub fn is_sweep(&self) -> bool {
+        matches!(self, Self::All | Self::Deep)
+    }
 }
 
 /// What became of a look.
@@ -45,6 +62,13 @@ pub struct Looked {
     pub bytes_hashed: u64,
     /// Whether everything that was asked for was looked at. False when it was stopped.
     pub complete: bool,
+    /// How many files were read although nothing said that they had changed.
+    pub reread_files: u64,
+    /// The bytes in them.
+    pub reread_bytes: u64,
+    /// Those of them that have another content than before. Until they are written anew, or read as
+    /// before, they are reported as [`Obstacle::Rotten`].
+    pub rotten: Vec<RelPath>,
 }
 
 /// What a walk found at a path.
@@ -74,6 +98,8 @@ pub(crate) struct Open {
     pub(crate) again: BTreeSet<RelPath>,
     /// Those of them about which nothing at all was told.
     pub(crate) unknown: BTreeSet<RelPath>,
+    /// Files that rot.
+    pub(crate) rotten: BTreeSet<RelPath>,
 }
 
 impl Open {
@@ -102,9 +128,22 @@ impl Replica {
         self.root.check()?;
         let (rules, are_new) = self.rules();
         let _counted = CountedLook::begin(self);
-        let pass = Pass::new(self, rules.clone(), are_new && *what == Look::All, stop);
+        let deep = matches!(what, Look::Reread { .. } | Look::Deep);
+        let pass = Pass::new(self, rules.clone(), are_new && what.is_sweep(), stop).deep(deep);
         match what {
-            Look::All => self.pool.scope(|scope| pass.whole(scope)),
+            Look::All | Look::Deep => self.pool.scope(|scope| pass.whole(scope)),
+            Look::Reread { span } => {
+                let Ok(mut round) = self.round.try_lock() else {
+                    // The last time is not over: a long file, on a slow disk.
+                    return Ok(Looked::default());
+                };
+                let chosen = round.next(&lock(&self.seen), *span);
+                for path in chosen {
+                    // One at a time, so that a thread is left for what changed.
+                    let one = BTreeSet::from([path]);
+                    self.pool.scope(|scope| pass.some(scope, one));
+                }
+            }
             Look::Paths(paths) => {
                 let targets = self.targets(paths, &rules);
                 self.pool.scope(|scope| pass.some(scope, targets));
@@ -116,7 +155,7 @@ impl Replica {
         if complete {
             self.tell_unblocked(outcome.unblocked, &mut open)?;
         }
-        if complete && *what == Look::All {
+        if complete && what.is_sweep() {
             self.tell_unseen(&mut open)?;
             self.rules_applied(&rules);
         }
@@ -132,6 +171,9 @@ impl Replica {
             files: outcome.files,
             bytes_hashed: outcome.bytes,
             complete,
+            reread_files: outcome.reread_files,
+            reread_bytes: outcome.reread_bytes,
+            rotten: open.rotten.into_iter().collect(),
         })
     }
 
@@ -163,6 +205,7 @@ impl Replica {
     pub(crate) fn observe(&self, findings: Vec<Finding>, open: &mut Open) -> Result<(), LookError> {
         let mut seen = lock(&self.seen);
         self.root.check()?;
+        let now = now_ns();
         let mut told = Told::default();
         for finding in findings {
             let path = &finding.path;
@@ -171,6 +214,14 @@ impl Replica {
                 continue;
             }
             match finding.found {
+                // It was read again, and is as it was.
+                Found::Row(row, _) if seen.row(path) == Some(&row) => {}
+                Found::Row(row, _)
+                    if known(seen.get(path)).is_some_and(|known| is_rot(known, &row, now)) =>
+                {
+                    open.rotten.insert(path.clone());
+                    told.rotten(&mut seen, path);
+                }
                 Found::Row(row, manifest) => {
                     told.manifests.extend(manifest);
                     told.row(&mut seen, finding.path, row);
@@ -222,6 +273,8 @@ impl Replica {
                 .any(|above| open.unknown.contains(&above) || seen.is_doubtful(&above));
             if unclear {
                 seen.put_back_unseen(path);
+            } else if seen.get(&path).is_some_and(Slot::is_rotten) {
+                told.sights.push((path, Sight::Blocked(Obstacle::Rotten)));
             } else {
                 told.sights.push((path, Sight::Absent));
             }
@@ -232,9 +285,10 @@ impl Replica {
 
     /// Stores and reports what was told, with the lock of `seen` still held by the caller.
     pub(crate) fn tell(&self, told: Told) {
-        if !told.rows.is_empty() || !told.manifests.is_empty() {
+        if !told.rows.is_empty() || !told.manifests.is_empty() || !told.rotten.is_empty() {
             let changes = Changes {
                 seen: &told.rows,
+                rotten: &told.rotten,
                 manifests: &told.manifests,
                 ..Changes::default()
             };
@@ -264,6 +318,7 @@ pub(crate) struct Told {
     pub(crate) sights: Vec<(RelPath, Sight)>,
     pub(crate) rows: Vec<(RelPath, Option<SeenRow>)>,
     manifests: Vec<Manifest>,
+    rotten: Vec<RelPath>,
 }
 
 impl Told {
@@ -278,6 +333,18 @@ impl Told {
         }
         self.rows.push((path.clone(), Some(row.clone())));
         seen.insert(path, Slot::Is(row));
+    }
+
+    /// A file reads differently although nothing wrote to it. Its row stays, to know it by when it is
+    /// mended.
+    fn rotten(&mut self, seen: &mut Seen, path: &RelPath) {
+        if let Some(Slot::Is(row)) = seen.get(path).cloned() {
+            tracing::warn!(%path, "the content changed although nothing wrote to the file");
+            self.sights
+                .push((path.clone(), Sight::Blocked(Obstacle::Rotten)));
+            self.rotten.push(path.clone());
+            seen.insert(path.clone(), Slot::Rotten(row));
+        }
     }
 
     fn absent(&mut self, seen: &mut Seen, path: &RelPath, open: &mut Open) {

@@ -34,7 +34,13 @@ pub struct Looks {
     next_sweep: Instant,
     /// Sweeps that somebody waits for and that have not started.
     asked: Vec<LookId>,
+    /// Whether one of them has to read every file.
+    deep: bool,
     sweeping: Option<Sweeping>,
+    /// When files that did not change were read again last, or the start.
+    reread: Instant,
+    /// Whether that may go on.
+    reread_due: bool,
     path_looks: usize,
     last_id: LookId,
     swept: bool,
@@ -43,6 +49,7 @@ pub struct Looks {
 #[derive(Debug)]
 struct Sweeping {
     since: Instant,
+    deep: bool,
     answers: Vec<LookId>,
 }
 
@@ -56,7 +63,10 @@ impl Looks {
             again: BTreeMap::new(),
             next_sweep: now,
             asked: Vec::new(),
+            deep: false,
             sweeping: None,
+            reread: now,
+            reread_due: false,
             path_looks: 0,
             last_id: 0,
             swept: false,
@@ -87,17 +97,31 @@ impl Looks {
         self.last_id
     }
 
-    /// Returns the next look to start. Call until it returns `None`.
+    /// As [`Looks::ask_sweep`], for one that reads every file.
+    pub fn ask_deep(&mut self) -> LookId {
+        self.deep = true;
+        self.ask_sweep()
+    }
+
+    /// Returns the next look to start. The end of a [`Look::Reread`] is told to nobody. Call until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Look> {
         if self.quiet.overflowed() {
             self.sweep(now);
         }
         if self.sweeping.is_none() && (!self.asked.is_empty() || now >= self.next_sweep) {
+            let deep = std::mem::take(&mut self.deep);
             self.sweeping = Some(Sweeping {
                 since: now,
+                deep,
                 answers: std::mem::take(&mut self.asked),
             });
-            return Some(Look::All);
+            return Some(if deep { Look::Deep } else { Look::All });
+        }
+        if self.reread_due && self.sweeping.is_none() && self.is_idle() {
+            self.reread_due = false;
+            let span = now.saturating_duration_since(self.reread);
+            self.reread = now;
+            return Some(Look::Reread { span });
         }
         if self.path_looks >= PATH_LOOKS_MAX {
             return None;
@@ -125,6 +149,8 @@ impl Looks {
     pub fn swept(&mut self, again: Vec<RelPath>, now: Instant) -> Vec<LookId> {
         self.later(again, now);
         self.swept = true;
+        // With the sweeps, so that it wakes nothing that is asleep.
+        self.reread_due = now.saturating_duration_since(self.reread) >= self.interval;
         let Some(sweep) = self.sweeping.take() else {
             return Vec::new();
         };
@@ -142,6 +168,7 @@ impl Looks {
     pub fn sweep_failed(&mut self, now: Instant) {
         if let Some(sweep) = self.sweeping.take() {
             self.asked.extend(sweep.answers);
+            self.deep |= sweep.deep;
         }
         self.next_sweep = now + self.interval;
     }

@@ -15,7 +15,7 @@ use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::tree::Entry;
 
 use crate::fingerprint::{Fingerprint, SeenRow, is_exec, now_ns};
-use crate::handle;
+use crate::{handle, volume};
 
 /// How often a file that changes under the reader is read again at once.
 const TRIES: usize = 3;
@@ -44,11 +44,21 @@ pub(crate) enum Reading {
 #[derive(Default)]
 pub(crate) struct Reader {
     buffer: Vec<u8>,
+    /// Whether to read what the medium has, not what the system remembers of it.
+    from_medium: bool,
     /// How many bytes were read in all.
     pub(crate) bytes: u64,
 }
 
 impl Reader {
+    /// Makes a reader that reads what the medium has, if asked to.
+    pub(crate) fn from_medium(from_medium: bool) -> Self {
+        Self {
+            from_medium,
+            ..Self::default()
+        }
+    }
+
     /// Reads the file at a name and returns what is seen there.
     ///
     /// # Errors
@@ -63,6 +73,9 @@ impl Reader {
         for _ in 0..TRIES {
             let now = now_ns();
             let (mut file, before) = handle::open_file(&dir, name)?;
+            if self.from_medium {
+                volume::read_from_medium(&file);
+            }
             let Some(content) = self
                 .content(&mut file, Some(stop))
                 .map_err(|error| errno(&error))?

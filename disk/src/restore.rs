@@ -1,8 +1,9 @@
-//! Restore: puts a kept version back.
+//! Restore: puts kept versions back, of one path or of a folder.
 //!
 //! It is an edit made here, like any other: what stands at the path is displaced into the kept store,
 //! the result is seen and reported, and the base does not move. The kept version stays where it is;
-//! a copy of it is placed.
+//! a copy of it is placed. Nothing is ever removed: a file that is newer than the time to which a folder
+//! is restored stays.
 
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
@@ -10,24 +11,36 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
-use shared::control::{Pick, Restored};
+use shared::control::{Pick, Restored, RestoredBelow};
 use shared::path::RelPath;
-use shared::transfer::{Op, Outcome, Source};
+use shared::transfer::Outcome;
 use shared::tree::Entry;
 
-use crate::apply::{Carried, Job, Touched};
-use crate::error::RestoreError;
+use crate::edit::Edit;
+use crate::error::{DiskError, RestoreError};
 use crate::kept::{Line, What, new_id};
-use crate::look::Told;
 use crate::read::{Reader, Reading};
-use crate::stage::{Ready, StagedState, discard, ready_name, stage_copy, stage_link};
+use crate::stage::{Ready, discard, ready_name, stage_copy, stage_link};
 use crate::trouble::trouble;
-use crate::{Replica, fingerprint, handle, lock, read, utc_now};
+use crate::{Replica, fingerprint, handle, read, utc_now};
 
 /// How often a path that changes meanwhile is tried.
 const TRIES: usize = 3;
 /// Most versions that an error lists.
 const LISTED_MAX: usize = 5;
+/// Versions that are put back in one go: durable together, and no apply waits long.
+const GROUP: usize = 200;
+
+/// What became of a version that was to be put back.
+enum Placed {
+    /// It stands there; this is the name of what it displaced.
+    Done(Option<String>),
+    /// It stood there already.
+    Same,
+    /// The path changed meanwhile.
+    Again,
+    Failed(RestoreError),
+}
 
 impl Replica {
     /// Puts an earlier version of a path back, and reports it as observed. Directories above it are
@@ -50,81 +63,126 @@ impl Replica {
             path: path.clone(),
             there: listed(&versions),
         })?;
+        let restored = |displaced| Restored {
+            path: path.clone(),
+            version: line.version(path),
+            displaced,
+        };
         for _ in 0..TRIES {
-            if let Some(restored) = self.place_version(path, line)? {
-                return Ok(restored);
+            match self.place(&[line])?.pop() {
+                Some(Placed::Done(displaced)) => return Ok(restored(displaced)),
+                Some(Placed::Same) => return Ok(restored(None)),
+                Some(Placed::Failed(error)) => return Err(error),
+                Some(Placed::Again) | None => {}
             }
         }
         Err(RestoreError::Busy { path: path.clone() })
     }
 
-    /// Places a copy of a version; `None` when the path changed meanwhile.
-    fn place_version(&self, path: &RelPath, line: &Line) -> Result<Option<Restored>, RestoreError> {
-        let Some(expect) = self.standing(path)? else {
+    /// Puts versions back, each at its own path below a folder, and reports them as observed. What
+    /// hinders one of them is in the answer, and does not hinder the others.
+    ///
+    /// # Errors
+    /// [`RestoreError::Disk`] and [`RestoreError::Kept`]; then some may be in place already, and what
+    /// stands at the other paths is untouched.
+    pub fn restore_each(
+        &self,
+        folder: &RelPath,
+        names: &[String],
+    ) -> Result<RestoredBelow, RestoreError> {
+        let mut done = RestoredBelow::default();
+        let lines = self
+            .kept
+            .named(folder, names)
+            .map_err(|source| RestoreError::Kept {
+                path: folder.clone(),
+                source,
+            })?;
+        for _ in lines.len()..names.len() {
+            done.fail("a version is no longer kept".to_owned());
+        }
+        for group in lines.chunks(GROUP) {
+            let _alone = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left: Vec<&Line> = group.iter().collect();
+            for _ in 0..TRIES {
+                let mut again = Vec::new();
+                for (line, placed) in left.iter().zip(self.place(&left)?) {
+                    match placed {
+                        Placed::Done(displaced) => {
+                            done.restored += 1;
+                            done.displaced += u64::from(displaced.is_some());
+                        }
+                        Placed::Same => done.unchanged += 1,
+                        Placed::Again => again.push(*line),
+                        Placed::Failed(error) => done.fail(error.to_string()),
+                    }
+                }
+                left = again;
+                if left.is_empty() {
+                    break;
+                }
+            }
+            for line in left {
+                let path = line.path.clone();
+                done.fail(RestoreError::Busy { path }.to_string());
+            }
+        }
+        Ok(done)
+    }
+
+    /// Places copies of versions.
+    fn place(&self, lines: &[&Line]) -> Result<Vec<Placed>, DiskError> {
+        let mut edits = Vec::with_capacity(lines.len());
+        let mut edited = Vec::with_capacity(lines.len());
+        let mut placed: Vec<Placed> = Vec::with_capacity(lines.len());
+        for (index, line) in lines.iter().enumerate() {
+            placed.push(match self.prepared(line) {
+                Ok(Some(edit)) if edit.expect.as_ref() == Some(&edit.make) => {
+                    discard(&self.root, &ready_name(&edit.id));
+                    Placed::Same
+                }
+                Ok(Some(edit)) => {
+                    edited.push((index, edit.expect.is_some().then(|| edit.id.clone())));
+                    edits.push(edit);
+                    Placed::Again
+                }
+                Ok(None) => Placed::Again,
+                Err(error) => Placed::Failed(error),
+            });
+        }
+        if edits.is_empty() {
+            return Ok(placed);
+        }
+        let outcomes = self.make_edits(edits)?;
+        for ((index, displaced), outcome) in edited.into_iter().zip(outcomes) {
+            placed[index] = match outcome {
+                Outcome::Done => Placed::Done(displaced),
+                Outcome::Held(trouble) => Placed::Failed(RestoreError::Held(trouble)),
+                _ => Placed::Again,
+            };
+        }
+        Ok(placed)
+    }
+
+    /// Stages a version; `None` when what stands at its path does not rest.
+    fn prepared(&self, line: &Line) -> Result<Option<Edit>, RestoreError> {
+        let Some(expect) = self.standing(&line.path)? else {
             return Ok(None);
         };
         let id = new_id(utc_now());
-        let (entry, ready) =
-            self.stage_version(&id, line)
-                .map_err(|source| RestoreError::Kept {
-                    path: path.clone(),
-                    source: source.into(),
-                })?;
-        let mut above: Vec<RelPath> = path.ancestors().collect();
-        above.reverse();
-        let op = |path: RelPath, expect, make| Op {
-            path,
+        let staged = self.with_room(line.len(), || self.stage_version(&id, line));
+        let (make, ready) = staged.map_err(|source| RestoreError::Kept {
+            path: line.path.clone(),
+            source: source.into(),
+        })?;
+        Ok(Some(Edit {
+            id,
+            path: line.path.clone(),
             expect,
-            make: Some(make),
-            from: Source::Nothing,
-            agrees: false,
-        };
-        let mut ops: Vec<Op> = above
-            .into_iter()
-            .map(|dir| op(dir, None, Entry::Dir))
-            .collect();
-        let is_same = expect.as_ref() == Some(&entry);
-        ops.push(op(path.clone(), expect.clone(), entry));
-        let job = |op| Job {
-            op,
-            id: id.clone(),
-            staged: StagedState::Nothing,
+            make,
+            ready,
             why: "replaced by restore",
-        };
-        let mut jobs: Vec<Job<'_>> = ops.iter().map(job).collect();
-        if let Some(version) = jobs.last_mut() {
-            version.staged = StagedState::Ready(ready);
-        }
-        let _touched = Touched::begin(self, ops.iter().map(|op| op.path.clone()));
-        let carried = self.carry_out(&jobs, None)?;
-        // The first that is not done says why: without its directory a file cannot be placed either.
-        let hindrance = carried
-            .iter()
-            .map(|carried| &carried.outcome)
-            .find(|o| **o != Outcome::Done)
-            .cloned();
-        self.tell_restored(&ops, carried);
-        match hindrance {
-            None => Ok(Some(Restored {
-                path: path.clone(),
-                version: line.version(),
-                displaced: (expect.is_some() && !is_same).then_some(id),
-            })),
-            Some(Outcome::Held(trouble)) => Err(RestoreError::Held(trouble)),
-            Some(_) => Ok(None),
-        }
-    }
-
-    /// Reports what a restore made.
-    fn tell_restored(&self, ops: &[Op], carried: Vec<Carried>) {
-        let mut seen = lock(&self.seen);
-        let mut told = Told::default();
-        for (op, carried) in ops.iter().zip(carried) {
-            if let Some(row) = carried.row {
-                told.row(&mut seen, op.path.clone(), row);
-            }
-        }
-        self.tell(told);
+        }))
     }
 
     /// Returns what stands at the path now; `None` when it does not rest.
@@ -175,7 +233,7 @@ impl Replica {
 
     /// Stages a copy of a version, and says what it is now: somebody may have written to the kept file
     /// through a handle from before it was displaced.
-    fn stage_version(&self, id: &str, line: &Line) -> Result<(Entry, Ready), Errno> {
+    pub(crate) fn stage_version(&self, id: &str, line: &Line) -> Result<(Entry, Ready), Errno> {
         let root = &self.root;
         if let What::Link { target } = &line.what {
             return Ok((
@@ -218,6 +276,7 @@ fn picked<'a>(versions: &'a [Line], pick: &Pick) -> Option<&'a Line> {
         Pick::Latest => versions.first(),
         Pick::At(time) => versions.iter().rev().find(|line| line.at > *time),
         Pick::Version(id) => versions.iter().find(|line| line.id == *id),
+        Pick::Each(ids) => versions.iter().find(|line| ids.contains(&line.id)),
     }
 }
 

@@ -4,33 +4,32 @@
 //!
 //! | Name | Holds |
 //! | --- | --- |
-//! | `marker` | which replica this is. Without it, or with another's, nothing is ever synced |
+//! | `marker` | which replica this is, and how far it has come ([`marker`]). Without it, or with another's, or an older one, nothing is ever synced |
 //! | `lock` | held by the process that has the root; the kernel releases it when the process dies |
 //! | `stage/` | content on its way into the tree |
 //! | `kept/` | content that was displaced from it |
 
+mod marker;
+
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Mutex;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fstat, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use shared::ignore::PRIVATE_DIR;
 
 use crate::error::{LookError, OpenRefused};
 use crate::{fingerprint, handle};
+use marker::MARKER;
 
-const MARKER: &str = "marker";
 const LOCK: &str = "lock";
 const STAGE: &str = "stage";
 const KEPT: &str = "kept";
-const MARKER_VERSION: u32 = 1;
-/// A marker is a line; whatever is longer is none.
-const MARKER_BYTES_MAX: u64 = 4096;
 
 /// The identity of a replica: chosen when a root is opened for the first time, and written into its
 /// marker.
@@ -70,12 +69,6 @@ impl FromStr for ReplicaId {
 #[error("a replica's id is 32 hexadecimal digits")]
 pub struct NotAReplicaId;
 
-#[derive(Serialize, Deserialize)]
-struct Marker {
-    version: u32,
-    replica: String,
-}
-
 /// An open root, locked for this process.
 pub(crate) struct Root {
     /// Where it is, links resolved.
@@ -89,7 +82,15 @@ pub(crate) struct Root {
     pub(crate) kept: OwnedFd,
     dir: OwnedFd,
     pub(crate) private: OwnedFd,
+    marker: Mutex<Held>,
     _lock: OwnedFd,
+}
+
+/// The marker as this process read or wrote it last.
+#[derive(Clone, Copy)]
+struct Held {
+    stamp: u64,
+    print: marker::Print,
 }
 
 impl Root {
@@ -119,8 +120,8 @@ impl Root {
             Errno::WOULDBLOCK => OpenRefused::InUse { path: path.clone() },
             other => not_writable(other),
         })?;
-        let id = match expected {
-            Some(expected) => expect_marker(&private, expected, &path)?,
+        let (id, held) = match expected {
+            Some(expected) => (expected, expect_marker(&private, expected, &path)?),
             None => new_marker(&private).map_err(|source| OpenRefused::NotWritable {
                 path: private_path.join(MARKER),
                 source,
@@ -138,40 +139,86 @@ impl Root {
             kept,
             dir,
             private,
+            marker: Mutex::new(held),
             _lock: lock,
         })
     }
 
     /// Makes sure that the root's path still leads to the directory that was opened, and that its
-    /// marker still is this replica's. If not, nothing that is seen or absent there means anything.
+    /// marker still is the one that was read or written last. If not, nothing that is seen or absent
+    /// there means anything.
     pub(crate) fn check(&self) -> Result<(), LookError> {
-        let gone = |what: &str| LookError::RootGone {
-            root: self.path.clone(),
+        let root = || self.path.clone();
+        let missing = |what: &str| LookError::Missing {
+            root: root(),
             what: what.to_owned(),
         };
-        let same = |there: Option<rustix::fs::Stat>, opened: &OwnedFd| match (there, fstat(opened))
-        {
-            (Some(a), Ok(b)) => {
-                fingerprint::inode(&a) == fingerprint::inode(&b)
-                    && fingerprint::device(&a) == fingerprint::device(&b)
-            }
-            _ => false,
+        let replaced = |what: &str| LookError::Replaced {
+            root: root(),
+            what: what.to_owned(),
         };
-        if !same(rustix::fs::stat(&self.path).ok(), &self.dir) {
-            return Err(gone("it was moved, replaced or unmounted"));
+        let same = |there: &Stat, opened: &OwnedFd| {
+            fstat(opened).is_ok_and(|opened| {
+                fingerprint::inode(there) == fingerprint::inode(&opened)
+                    && fingerprint::device(there) == fingerprint::device(&opened)
+            })
+        };
+        match rustix::fs::stat(&self.path) {
+            Ok(there) if same(&there, &self.dir) => {}
+            Ok(_) => return Err(replaced("it was moved, replaced or unmounted")),
+            Err(error) => return Err(missing(&format!("it is not there ({error})"))),
         }
-        if !same(
-            handle::stat_at(&self.dir, PRIVATE_DIR).ok().flatten(),
-            &self.private,
-        ) {
-            return Err(gone("its folder .layer-sync was removed or replaced"));
+        match handle::stat_at(&self.dir, PRIVATE_DIR) {
+            Ok(Some(there)) if same(&there, &self.private) => {}
+            Ok(Some(_)) => return Err(replaced("its folder .layer-sync was replaced")),
+            Ok(None) => return Err(missing("its folder .layer-sync was removed")),
+            Err(error) => {
+                let what = format!("its folder .layer-sync cannot be looked at ({error})");
+                return Err(missing(&what));
+            }
         }
-        match read_marker(&self.private) {
-            Ok(Some(found)) if found == self.id.to_string() => Ok(()),
-            Ok(Some(_)) => Err(gone("it carries the marker of another replica")),
-            Ok(None) => Err(gone("its marker .layer-sync/marker was removed")),
-            Err(error) => Err(gone(&format!("its marker cannot be read ({error})"))),
+        let mut held = crate::lock(&self.marker);
+        if matches!(marker::print(&self.private), Ok(Some(print)) if print == held.print) {
+            return Ok(());
         }
+        // Somebody wrote it: a backup that is put back over the folder, for one.
+        match marker::read(&self.private) {
+            Ok(None) => Err(missing("its marker .layer-sync/marker was removed")),
+            Ok(Some(found)) if found.replica != self.id.to_string() => Err(LookError::Foreign {
+                root: root(),
+                found: found.replica,
+            }),
+            Ok(Some(found)) if found.stamp < held.stamp => Err(LookError::Older {
+                root: root(),
+                found: found.stamp,
+                last: held.stamp,
+            }),
+            Ok(Some(found)) if found.stamp > held.stamp => {
+                Err(replaced("somebody else wrote its marker"))
+            }
+            Ok(Some(found)) => {
+                held.print = found.print;
+                Ok(())
+            }
+            Err(error) => Err(LookError::Foreign {
+                root: root(),
+                found: format!("a marker that cannot be read: {error}"),
+            }),
+        }
+    }
+
+    /// Returns the stamp in the marker.
+    pub(crate) fn stamp(&self) -> u64 {
+        crate::lock(&self.marker).stamp
+    }
+
+    /// Writes a higher stamp into the marker, durably. The caller has checked the root, so that this
+    /// does not cover an older marker that somebody put back.
+    pub(crate) fn raise_stamp(&self, stamp: u64) -> io::Result<()> {
+        let mut held = crate::lock(&self.marker);
+        let print = marker::write(&self.private, self.id, stamp)?;
+        *held = Held { stamp, print };
+        Ok(())
     }
 
     /// Returns where the private folder's part is, for messages.
@@ -222,16 +269,18 @@ fn lock(private: &OwnedFd, root: &Path) -> Result<OwnedFd, Errno> {
     Ok(lock)
 }
 
-fn expect_marker(
-    private: &OwnedFd,
-    expected: ReplicaId,
-    root: &Path,
-) -> Result<ReplicaId, OpenRefused> {
+fn expect_marker(private: &OwnedFd, expected: ReplicaId, root: &Path) -> Result<Held, OpenRefused> {
     let root = root.to_owned();
-    match read_marker(private) {
+    match marker::read(private) {
         Ok(None) => Err(OpenRefused::MarkerMissing { root }),
-        Ok(Some(found)) if found == expected.to_string() => Ok(expected),
-        Ok(Some(found)) => Err(OpenRefused::ForeignMarker { root, found }),
+        Ok(Some(found)) if found.replica == expected.to_string() => Ok(Held {
+            stamp: found.stamp,
+            print: found.print,
+        }),
+        Ok(Some(found)) => Err(OpenRefused::ForeignMarker {
+            root,
+            found: found.replica,
+        }),
         Err(error) => Err(OpenRefused::ForeignMarker {
             root,
             found: error.to_string(),
@@ -239,41 +288,19 @@ fn expect_marker(
     }
 }
 
-/// Reads the replica's id as text; `None` without a marker.
-fn read_marker(private: &OwnedFd) -> io::Result<Option<String>> {
-    let file = match handle::open_file(private, MARKER) {
-        Ok((file, _)) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut text = Vec::new();
-    file.take(MARKER_BYTES_MAX).read_to_end(&mut text)?;
-    let marker: Marker = serde_json::from_slice(&text)?;
-    if marker.version != MARKER_VERSION {
-        return Err(io::Error::other(format!(
-            "a marker of version {}",
-            marker.version
-        )));
-    }
-    Ok(Some(marker.replica))
-}
-
 /// Writes a marker with a new id. A marker that was there belongs to a sync of the past: its base is
 /// not at hand, so nothing can be taken for deleted.
-fn new_marker(private: &OwnedFd) -> io::Result<ReplicaId> {
+fn new_marker(private: &OwnedFd) -> io::Result<(ReplicaId, Held)> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let id = ReplicaId(id);
-    let marker = Marker {
-        version: MARKER_VERSION,
-        replica: id.to_string(),
-    };
-    replace_private(private, MARKER, &serde_json::to_vec(&marker)?)?;
-    Ok(id)
+    let print = marker::write(private, id, 0)?;
+    Ok((id, Held { stamp: 0, print }))
 }
 
 /// Writes a whole file of the private folder: the old text or the new one, also after a power cut.
-pub(crate) fn replace_private(dir: impl AsFd, name: &str, text: &[u8]) -> io::Result<()> {
+/// Returns what the new file is.
+pub(crate) fn replace_private(dir: impl AsFd, name: &str, text: &[u8]) -> io::Result<Stat> {
     let beside = format!("{name}.new");
     match unlinkat(&dir, &beside, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -282,8 +309,10 @@ pub(crate) fn replace_private(dir: impl AsFd, name: &str, text: &[u8]) -> io::Re
     let mut file: File = handle::create_file(&dir, &beside)?;
     file.write_all(text)?;
     file.sync_all()?;
+    let stat = fstat(&file)?;
     rustix::fs::renameat(&dir, &beside, &dir, name)?;
-    Ok(rustix::fs::fsync(dir)?)
+    rustix::fs::fsync(dir)?;
+    Ok(stat)
 }
 
 /// Returns the mode that a new file gets, by making one: the process's mask cannot be read without
@@ -300,3 +329,6 @@ fn mode_of_new_files(stage: &OwnedFd) -> Result<u32, Errno> {
     unlinkat(stage, PROBE, AtFlags::empty())?;
     Ok(fingerprint::mode(&stat) & 0o666)
 }
+
+#[cfg(test)]
+mod tests;

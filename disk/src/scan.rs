@@ -5,6 +5,8 @@
 //! an unchanged tree allocates next to nothing. Files whose fingerprint changed are read in groups.
 //! Two threads share the work.
 
+mod name;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,17 +15,18 @@ use std::sync::{Arc, Mutex};
 use rayon::Scope;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
-use shared::hash::ContentHash;
-use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
-use shared::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX, PathRefused, RelPath};
+use shared::ignore::{PRIVATE_DIR, Rules};
+use shared::path::RelPath;
 use shared::tree::{Entry, Obstacle};
 
 use crate::error::LookError;
 use crate::fingerprint::{self, Fingerprint, SeenRow};
 use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
+use crate::reread::{is_unchanged, known};
 use crate::seen::Slot;
 use crate::{Replica, handle, lock, root};
+use name::{Name, join};
 
 /// Findings that are written down together.
 const BATCH: usize = 500;
@@ -40,6 +43,8 @@ pub(crate) struct Pass<'a> {
     rules: Arc<Rules>,
     /// Whether paths that were seen before have to be checked against the rules.
     recheck: bool,
+    /// Whether files are read although their fingerprint says that nothing wrote to them.
+    deep: bool,
     stop: &'a AtomicBool,
     found: Mutex<Vec<Finding>>,
     absent: Mutex<Vec<Finding>>,
@@ -48,6 +53,8 @@ pub(crate) struct Pass<'a> {
     failure: Mutex<Option<LookError>>,
     files: AtomicU64,
     bytes: AtomicU64,
+    reread_files: AtomicU64,
+    reread_bytes: AtomicU64,
 }
 
 /// What a walk leaves to be told at its end.
@@ -57,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) open: Open,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    pub(crate) reread_files: u64,
+    pub(crate) reread_bytes: u64,
 }
 
 /// A directory to visit.
@@ -89,6 +98,7 @@ impl<'a> Pass<'a> {
             replica,
             rules,
             recheck,
+            deep: false,
             stop,
             found: Mutex::default(),
             absent: Mutex::default(),
@@ -97,7 +107,14 @@ impl<'a> Pass<'a> {
             failure: Mutex::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            reread_files: AtomicU64::new(0),
+            reread_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Reads files also when their fingerprint says that nothing wrote to them.
+    pub(crate) fn deep(self, deep: bool) -> Self {
+        Self { deep, ..self }
     }
 
     /// Walks the whole tree.
@@ -141,6 +158,8 @@ impl<'a> Pass<'a> {
             open,
             files,
             bytes: self.bytes.load(Ordering::Relaxed),
+            reread_files: self.reread_files.load(Ordering::Relaxed),
+            reread_bytes: self.reread_bytes.load(Ordering::Relaxed),
         })
     }
 
@@ -336,7 +355,8 @@ impl<'a> Pass<'a> {
             }
             FileType::RegularFile => {
                 self.files.fetch_add(1, Ordering::Relaxed);
-                if !row.is_some_and(|row| same_kind && row.print == print && !row.racy) {
+                let unchanged = known(before.as_ref()).is_some_and(|row| is_unchanged(row, &print));
+                if self.deep || !unchanged {
                     unread.push((path, before));
                 }
             }
@@ -389,20 +409,22 @@ impl<'a> Pass<'a> {
     }
 
     fn read(&self, dir: &OwnedFd, group: Vec<(RelPath, Option<Slot>)>) {
-        let mut reader = Reader::default();
+        let mut reader = Reader::from_medium(self.deep);
         for (path, before) in group {
             if self.ended() {
                 break;
             }
-            let len = before
-                .as_ref()
-                .and_then(Slot::row)
-                .map_or(0, |row| row.entry.len());
+            let len = known(before.as_ref()).map_or(0, |row| row.entry.len());
             if len > LONG_BYTES {
                 self.flush();
             }
             match reader.see(dir, path.name(), self.replica.root.device, self.stop) {
                 Ok(Reading::Read(row, manifest)) => {
+                    if known(before.as_ref()).is_some_and(|known| is_unchanged(known, &row.print)) {
+                        self.reread_files.fetch_add(1, Ordering::Relaxed);
+                        self.reread_bytes
+                            .fetch_add(row.entry.len(), Ordering::Relaxed);
+                    }
                     let found = Found::Row(row, manifest);
                     self.push(Finding {
                         path,
@@ -506,6 +528,7 @@ impl<'a> Pass<'a> {
         let mut all = lock(&self.open);
         all.again.extend(open.again);
         all.unknown.extend(open.unknown);
+        all.rotten.extend(open.rotten);
     }
 
     fn fail(&self, failure: LookError) {
@@ -522,7 +545,7 @@ fn was_mount(before: Option<&Slot>) -> bool {
     match before {
         Some(Slot::Is(row)) => row.entry.is_dir() && row.print.foreign,
         Some(Slot::Blocked { lost_mount, .. }) => *lost_mount,
-        None => false,
+        Some(Slot::Rotten(_)) | None => false,
     }
 }
 
@@ -532,62 +555,4 @@ fn kind_of(entry: &Entry) -> FileType {
         Entry::Dir => FileType::Directory,
         Entry::Symlink { .. } => FileType::Symlink,
     }
-}
-
-/// A name in a directory, as it is told.
-struct Name {
-    shown: String,
-    /// Why the name has no place in the tree; then `shown` is a stand-in, used for telling alone.
-    obstacle: Option<Obstacle>,
-}
-
-impl Name {
-    fn of(dir: Option<&RelPath>, raw: Box<[u8]>) -> Self {
-        match String::from_utf8(raw.into_vec()) {
-            Ok(shown) if fits(dir, &shown) => Self {
-                shown,
-                obstacle: None,
-            },
-            Ok(long) => {
-                let hash = ContentHash::of_bytes(long.as_bytes()).short();
-                Self {
-                    shown: format!("(too long {hash})"),
-                    obstacle: Some(Obstacle::BadName),
-                }
-            }
-            Err(error) => {
-                let raw = error.as_bytes();
-                let hash = ContentHash::of_bytes(raw).short();
-                // Lossy text can be three times as long as what it stands for.
-                let lossy: String = String::from_utf8_lossy(raw).chars().take(60).collect();
-                let full = format!("{lossy} (not UTF-8 {hash})");
-                let shown = if fits(dir, &full) {
-                    full
-                } else {
-                    format!("(not UTF-8 {hash})")
-                };
-                Self {
-                    shown,
-                    obstacle: Some(Obstacle::NotUtf8),
-                }
-            }
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.shown != PRIVATE_DIR && !is_litter(&self.shown)
-    }
-}
-
-fn fits(dir: Option<&RelPath>, name: &str) -> bool {
-    name.len() <= COMPONENT_BYTES_MAX
-        && dir.map_or(0, |dir| dir.as_str().len() + 1) + name.len() <= PATH_BYTES_MAX
-}
-
-fn join(dir: Option<&RelPath>, name: &str) -> Option<RelPath> {
-    let joined: Result<RelPath, PathRefused> = match dir {
-        Some(dir) => dir.join(name),
-        None => RelPath::parse(name),
-    };
-    joined.ok()
 }

@@ -12,6 +12,7 @@ use shared::path::{RelPath, below};
 use shared::tree::{Base, Entry, Obstacle};
 
 use crate::fingerprint::SeenRow;
+use crate::reread::known;
 
 /// What is known about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Slot {
         /// Whether it is a directory on which a volume was mounted that is gone now.
         lost_mount: bool,
     },
+    /// A file of this row was there, and reads differently now although nothing wrote to it.
+    Rotten(SeenRow),
 }
 
 impl Slot {
@@ -36,6 +39,10 @@ impl Slot {
         }
     }
 
+    pub(crate) fn is_rotten(&self) -> bool {
+        matches!(self, Self::Rotten(_))
+    }
+
     pub(crate) fn is_dir(&self) -> bool {
         self.row().is_some_and(|row| row.entry.is_dir())
     }
@@ -45,8 +52,8 @@ impl Slot {
 #[derive(Default)]
 pub(crate) struct Seen {
     slots: BTreeMap<RelPath, Slot>,
-    /// Paths of the base that are not in `slots`: a look of the whole tree has to say whether they are
-    /// absent, since nothing else will.
+    /// Paths of the base that are not in `slots`, and files that rotted before the start: a look of the
+    /// whole tree has to say what is there, since nothing else will.
     unseen: BTreeSet<RelPath>,
     /// Paths that an apply works on now.
     applying: HashSet<RelPath>,
@@ -57,15 +64,24 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Starts from what was stored.
-    pub(crate) fn new(rows: Vec<(RelPath, SeenRow)>, base: &Base) -> Self {
-        let slots: BTreeMap<_, _> = rows
-            .into_iter()
-            .map(|(path, row)| (path, Slot::Is(row)))
-            .collect();
+    pub(crate) fn new(
+        rows: Vec<(RelPath, SeenRow)>,
+        rotten: &HashSet<RelPath>,
+        base: &Base,
+    ) -> Self {
+        let slot = |(path, row)| {
+            if rotten.contains(&path) {
+                (path, Slot::Rotten(row))
+            } else {
+                (path, Slot::Is(row))
+            }
+        };
+        let slots: BTreeMap<_, _> = rows.into_iter().map(slot).collect();
         let unseen = base
             .iter()
             .filter(|(path, row)| row.entry.is_some() && !slots.contains_key(*path))
             .map(|(path, _)| path.clone())
+            .chain(rotten.iter().cloned())
             .collect();
         Self {
             slots,
@@ -138,6 +154,18 @@ impl Seen {
             .iter()
             .find(|(_, slot)| slot.row().is_some_and(has))
             .map(|(path, _)| path.clone())
+    }
+
+    /// Returns the files after a path, in order, those that rot as well; `None` begins at the root.
+    pub(crate) fn files(
+        &self,
+        after: Option<&RelPath>,
+    ) -> impl Iterator<Item = (&RelPath, &SeenRow)> {
+        let from = after.map_or(Unbounded, Excluded);
+        self.slots
+            .range::<RelPath, _>((from, Unbounded))
+            .filter_map(|(path, slot)| Some((path, known(Some(slot))?)))
+            .filter(|(_, row)| matches!(row.entry, Entry::File { .. }))
     }
 
     /// Returns the bytes in all files.

@@ -149,7 +149,7 @@ impl Taking {
     /// # Errors
     /// As [`Taking::part`].
     pub fn chunks(&mut self, index: u32, run: ChunkRun) -> Result<(), DiskError> {
-        let root = self.replica.root.clone();
+        let replica = self.replica.clone();
         let place = self.place(index)?;
         let State::Growing(long) = &mut place.state else {
             return Ok(());
@@ -158,7 +158,8 @@ impl Taking {
             .run_len(&run)
             .ok_or(bad(index, "it names chunks that do not exist"))?;
         let bytes = unpack(run.zstd, run.bytes, len).ok_or(bad(index, "its length is wrong"))?;
-        match long.add(&root, run.first, &bytes) {
+        let add = || long.add(&replica.root, run.first, &bytes);
+        match replica.with_room(len as u64, add) {
             Ok(true) => self.complete(index),
             Ok(false) => self.mismatch(index),
             Err(error) => self.fail(index, error),
@@ -265,7 +266,8 @@ impl Taking {
             self.mismatch(index);
             return Ok(());
         }
-        match stage_bytes(&replica.root, &place.id, bytes) {
+        let stage = || stage_bytes(&replica.root, &place.id, bytes);
+        match replica.with_room(bytes.len() as u64, stage) {
             Ok(inode) => {
                 place.state = State::Ready(Ready {
                     inode,
@@ -309,7 +311,8 @@ impl Taking {
             self.mismatch(index);
             return Ok(None);
         };
-        match long.begin(&replica, &place.op.path, &place.id) {
+        let begin = || long.begin(&replica, &place.op.path, &place.id);
+        match replica.with_room(item.entry.len(), begin) {
             Ok(runs) if runs.is_empty() => {
                 place.state = State::Growing(long);
                 self.complete(index);
@@ -366,26 +369,24 @@ impl Taking {
     fn stage_own(&mut self, index: usize) {
         let Place { op, id, .. } = &self.places[index];
         let root = &self.replica.root;
-        let staged = match (&op.make, &op.expect, &op.from) {
-            (Some(Entry::Symlink { target }), _, _) => stage_link(root, id, target).map(Some),
+        let stage = || match (&op.make, &op.expect, &op.from) {
+            (Some(Entry::Symlink { target }), _, _) => {
+                stage_link(root, id, target).map(StagedState::Ready)
+            }
             (Some(Entry::Dir), Some(expect), _) if !expect.is_dir() => {
-                stage_dir(root, id).map(Some)
+                stage_dir(root, id).map(StagedState::Ready)
             }
             (Some(entry @ Entry::File { .. }), _, Source::Here(from)) => {
-                match copy_here(root, id, from, entry) {
-                    Ok(Some(ready)) => Ok(Some(ready)),
-                    Ok(None) => {
-                        self.places[index].state = State::Gone;
-                        return;
-                    }
-                    Err(error) => Err(error),
-                }
+                let copied = copy_here(root, id, from, entry)?;
+                Ok(copied.map_or(StagedState::Gone, StagedState::Ready))
             }
-            _ => return,
+            _ => Ok(StagedState::Nothing),
         };
-        self.places[index].state = match staged {
-            Ok(Some(ready)) => State::Ready(ready),
-            Ok(None) => State::Own,
+        let len = op.make.as_ref().map_or(0, Entry::len);
+        self.places[index].state = match self.replica.with_room(len, stage) {
+            Ok(StagedState::Ready(ready)) => State::Ready(ready),
+            Ok(StagedState::Gone) => State::Gone,
+            Ok(_) => State::Own,
             Err(error) => State::Held(trouble(&op.path, "staged", error)),
         };
     }

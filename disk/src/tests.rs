@@ -9,6 +9,11 @@ use shared::tree::BaseRow;
 
 use super::*;
 use crate::apply::Step;
+#[cfg(target_os = "linux")]
+pub(crate) use small_volume::SmallVolume;
+
+#[cfg(target_os = "linux")]
+mod small_volume;
 
 /// A replica in a temporary folder, with everything that it reported.
 pub(crate) struct Bench {
@@ -53,6 +58,16 @@ impl Bench {
             next,
             ..Self::open_in(dir, Some(id))
         }
+    }
+
+    /// Tries to open it again after something happened to its files, and returns why that is refused.
+    pub(crate) fn refused_after(self, change: impl FnOnce()) -> OpenRefused {
+        let (id, dir) = (self.replica.id(), self.dir);
+        drop((self.replica, self.stored));
+        change();
+        open(dir.path(), Some(id), Arc::default())
+            .err()
+            .expect("it is refused")
     }
 
     fn open_in(dir: tempfile::TempDir, expected: Option<ReplicaId>) -> Self {

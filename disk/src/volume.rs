@@ -22,6 +22,7 @@ use crate::handle;
 /// Clones `source` into a new file `name` in `dir`, sharing the blocks. Refused where the volume
 /// cannot.
 pub(crate) use platform::clone_file;
+pub(crate) use platform::read_from_medium;
 /// Makes everything that was written on the volume of `root` durable.
 pub(crate) use platform::sync_volume;
 

@@ -2,13 +2,18 @@
 //!
 //! It lies in the home, which only its owner can enter, so whoever can connect may ask everything.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use carry::Ask;
 use config::Home;
-use shared::control::{LINE_BYTES_MAX, Pick, Refused, Request, Response, Version, exit, to_json};
+use shared::control::{
+    Below, EACH_MAX, LINE_BYTES_MAX, Pick, Refused, Request, Response, RestoredBelow, VERSIONS_MAX,
+    Version, exit, to_json,
+};
+use shared::history::{displaced_together, one_each};
 use shared::path::RelPath;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -131,7 +136,9 @@ impl Desk {
                     "layer-sync pair --address HOST:PORT, or set `advertise` in [link]",
                 ),
             },
-            Request::Versions { path, both: true } => match self.versions(&path).await {
+            Request::Versions {
+                path, both: true, ..
+            } => match self.versions(&path).await {
                 Ok(versions) => Response::Versions(versions),
                 Err(response) => response,
             },
@@ -152,6 +159,7 @@ impl Desk {
         let ask = Request::Versions {
             path: path.clone(),
             both: false,
+            below: None,
         };
         let mut versions = match self.one(ask.clone()).await {
             Response::Versions(versions) => versions,
@@ -170,10 +178,18 @@ impl Desk {
             Ok(versions) => versions,
             Err(response) => return response,
         };
+        if !versions.is_empty() && versions.iter().all(|version| version.path.is_some()) {
+            return self.restore_below(path, pick).await;
+        }
+        let versions: Vec<Version> = versions
+            .into_iter()
+            .filter(|version| version.path.is_none())
+            .collect();
         let own = match self
             .one(Request::Versions {
                 path: path.clone(),
                 both: false,
+                below: None,
             })
             .await
         {
@@ -185,6 +201,7 @@ impl Desk {
             // What stood there at a time is what was displaced first after it.
             Pick::At(at) => versions.iter().rev().find(|version| version.at > *at),
             Pick::Version(name) => versions.iter().find(|version| version.version == *name),
+            Pick::Each(_) => None,
         };
         // When nothing fits, the disk says so with all that there is.
         let request = match picked {
@@ -199,6 +216,89 @@ impl Desk {
                 self.one(Request::Peer(Box::new(request))).await
             }
             _ => self.one(request).await,
+        }
+    }
+
+    /// Restores a folder: each file from the node that keeps the version that is meant.
+    async fn restore_below(&self, folder: RelPath, pick: Pick) -> Response {
+        let ours = match self.meant_below(&folder, &pick, |request| request).await {
+            Ok(versions) => versions,
+            Err(response) => return response,
+        };
+        let to_peer = |request| Request::Peer(Box::new(request));
+        let mut done = RestoredBelow::default();
+        let theirs = match self.meant_below(&folder, &pick, to_peer).await {
+            Ok(versions) => versions,
+            Err(_) => {
+                done.incomplete = true;
+                Vec::new()
+            }
+        };
+        // A name alone may be given on both nodes.
+        let name = |version: &Version| (version.node.clone(), version.version.clone());
+        let our_names: HashSet<(String, String)> = ours.iter().map(name).collect();
+        let mut meant = one_each(ours.into_iter().chain(theirs).collect(), &pick);
+        if pick == Pick::Latest {
+            meant = displaced_together(meant);
+        }
+        if meant.is_empty() {
+            return refused(
+                exit::ERROR,
+                &format!("nothing that is kept of \"{folder}\" is meant by that"),
+                &format!(
+                    "see `layer-sync versions \"{folder}\"`, then restore it with --at or --version"
+                ),
+            );
+        }
+        let (ours, theirs): (Vec<Version>, Vec<Version>) = meant
+            .into_iter()
+            .partition(|version| our_names.contains(&name(version)));
+        for (versions, is_ours) in [(ours, true), (theirs, false)] {
+            for group in versions.chunks(EACH_MAX) {
+                let names = group.iter().map(|version| version.version.clone());
+                let request = Request::Restore {
+                    path: folder.clone(),
+                    pick: Pick::Each(names.collect()),
+                };
+                let request = if is_ours { request } else { to_peer(request) };
+                match self.one(request).await {
+                    Response::RestoredBelow(more) => done.add(more),
+                    Response::Refused(refused) => done.fail(refused.text),
+                    _ => done.fail("the other node gave an answer that does not fit".to_owned()),
+                }
+            }
+        }
+        Response::RestoredBelow(done)
+    }
+
+    /// Lists what a restore of a folder means, as one node knows it.
+    async fn meant_below(
+        &self,
+        folder: &RelPath,
+        pick: &Pick,
+        to: impl Fn(Request) -> Request,
+    ) -> Result<Vec<Version>, Response> {
+        let mut meant: Vec<Version> = Vec::new();
+        loop {
+            let below = Below {
+                pick: pick.clone(),
+                after: meant.last().and_then(|version| version.path.clone()),
+            };
+            let request = Request::Versions {
+                path: folder.clone(),
+                both: false,
+                below: Some(below),
+            };
+            match self.one(to(request)).await {
+                Response::Versions(page) => {
+                    let is_last = page.len() < VERSIONS_MAX;
+                    meant.extend(page);
+                    if is_last {
+                        return Ok(meant);
+                    }
+                }
+                other => return Err(other),
+            }
         }
     }
 

@@ -28,6 +28,8 @@ const EVENTS_MAX: usize = 4096;
 const STOP_WAIT: Duration = Duration::from_millis(1200);
 /// How often kept versions are pruned.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// How often it is asked whether displaced files are to be checked; that is in memory.
+const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 /// How often, and after which wait each, a folder that was accepted is opened again.
 const REOPEN_TRIES: u32 = 100;
 const REOPEN_WAIT: Duration = Duration::from_millis(100);
@@ -185,7 +187,10 @@ impl Round {
         let control = Control::bind(&opened.home)?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (told, _) = broadcast::channel(EVENTS_MAX);
-        let mut beside = vec![tokio::spawn(prune(Arc::clone(&opened.replica)))];
+        let mut beside = vec![
+            tokio::spawn(prune(Arc::clone(&opened.replica))),
+            tokio::spawn(check_displaced(Arc::clone(&opened.replica))),
+        ];
         let root = opened.replica.root().display().to_string();
         info!(
             side = opened.settings.link.side().name(),
@@ -362,6 +367,26 @@ async fn prune(replica: Arc<Replica>) {
                 "kept versions pruned"
             ),
             Ok(Err(error)) => warn!(%error, "kept versions not pruned"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Brings into the tree what programs write to files that were replaced under them.
+async fn check_displaced(replica: Arc<Replica>) {
+    loop {
+        tokio::time::sleep(DISPLACED_INTERVAL).await;
+        if replica
+            .next_displaced_check()
+            .is_none_or(|due| due > utc_now())
+        {
+            continue;
+        }
+        let replica = Arc::clone(&replica);
+        let checked = tokio::task::spawn_blocking(move || replica.check_displaced(utc_now())).await;
+        match checked {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "displaced files not checked"),
             Err(_) => return,
         }
     }

@@ -31,16 +31,19 @@ pub enum Request {
     Why(RelPath),
     /// The conflicts that nobody resolved yet.
     Conflicts,
-    /// Earlier versions of a path.
+    /// Earlier versions of a path and of what is below it.
     Versions {
         /// The path, also one that was deleted.
         path: RelPath,
         /// Whether to ask the other machine as well.
         both: bool,
+        /// Instead of all: what a restore of the folder means, in pages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        below: Option<Below>,
     },
-    /// Put an earlier version back.
+    /// Put an earlier version back, or a whole folder.
     Restore {
-        /// The path.
+        /// The path of a file or of a folder.
         path: RelPath,
         /// Which version.
         pick: Pick,
@@ -115,6 +118,22 @@ pub enum Pick {
     At(UtcMs),
     /// The one of this name, as `versions` lists it.
     Version(String),
+    /// Those of these names, each at its own path below a folder; [`EACH_MAX`] at most.
+    Each(Vec<String>),
+}
+
+/// Most versions that one [`Pick::Each`] names.
+pub const EACH_MAX: usize = 1000;
+/// Most versions that an answer lists; of more, the latest.
+pub const VERSIONS_MAX: usize = 5000;
+
+/// Asks for what a restore of a folder means: one version of each path below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Below {
+    /// Which versions. With [`Pick::Latest`] only those of paths at which nothing stands.
+    pub pick: Pick,
+    /// The last path of the page before; `None` for the first of up to [`VERSIONS_MAX`].
+    pub after: Option<RelPath>,
 }
 
 /// What a daemon answers.
@@ -135,6 +154,8 @@ pub enum Response {
     Versions(Vec<Version>),
     /// To [`Request::Restore`].
     Restored(Restored),
+    /// To [`Request::Restore`] of a folder.
+    RestoredBelow(RestoredBelow),
     /// To [`Request::Pause`] and [`Request::Resume`]: whether the pair is paused now.
     Paused(bool),
     /// To [`Request::Events`], many.
@@ -514,6 +535,9 @@ pub struct ConflictView {
 pub struct Version {
     /// Its name, for `restore --version`.
     pub version: String,
+    /// The path, when it lies below the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RelPath>,
     /// When it was displaced.
     pub at: UtcMs,
     /// Content length, in bytes.
@@ -535,6 +559,44 @@ pub struct Restored {
     pub version: Version,
     /// The version under which what stood there before is kept, if something did.
     pub displaced: Option<String>,
+}
+
+/// The answer to [`Request::Restore`] of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RestoredBelow {
+    /// How many files and links were put back.
+    pub restored: u64,
+    /// How many stood there already as they are restored.
+    pub unchanged: u64,
+    /// How many versions are kept of what stood there before.
+    pub displaced: u64,
+    /// What could not be put back, a sentence each, the first [`PROBLEMS_MAX`].
+    pub failed: Vec<String>,
+    /// How many could not be put back.
+    pub failures: u64,
+    /// Whether the other machine could not be asked for what it keeps.
+    pub incomplete: bool,
+}
+
+impl RestoredBelow {
+    /// Adds what another part of the same restore did.
+    pub fn add(&mut self, more: Self) {
+        self.restored += more.restored;
+        self.unchanged += more.unchanged;
+        self.displaced += more.displaced;
+        self.failures += more.failures;
+        self.incomplete |= more.incomplete;
+        self.failed.extend(more.failed);
+        self.failed.truncate(PROBLEMS_MAX);
+    }
+
+    /// Notes what could not be put back.
+    pub fn fail(&mut self, text: String) {
+        self.failures += 1;
+        if self.failed.len() < PROBLEMS_MAX {
+            self.failed.push(text);
+        }
+    }
 }
 
 /// Something that a person might want to see happen.

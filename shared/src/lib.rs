@@ -29,4 +29,6 @@ pub mod safety;
 
 pub mod control;
 
+pub mod history;
+
 pub mod wire;

@@ -84,6 +84,8 @@ pub enum Obstacle {
     OtherRoot,
     /// A file that was still being written each time it was read.
     Unstable,
+    /// A file whose content is not what it was, although nothing wrote to it.
+    Rotten,
 }
 
 impl Obstacle {
@@ -97,6 +99,9 @@ impl Obstacle {
             Self::BadName => "its path is longer than the 4,096 bytes that can be synced",
             Self::OtherRoot => "it is the root of another layer-sync tree",
             Self::Unstable => "it is being written all the time",
+            Self::Rotten => {
+                "its content changed although nothing wrote to it, so the disk may be failing"
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What was replaced or deleted comes back with one command.
 
 use std::fs;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::harness::{Node, Pair, Side, read, write};
+use crate::harness::{Node, Pair, SOON, Side, read, wait_until, write};
 
 /// Saves as an editor does, by a rename: an empty file on the way would be a version, too.
 #[track_caller]
@@ -121,8 +123,8 @@ fn restore_by_time() {
     let first = versions(&pair.receiver, "plan.md").last().unwrap()["at"]
         .as_u64()
         .unwrap();
-    let before = std::time::SystemTime::now()
-        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+    let before = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_millis() as u64
         - first
@@ -160,4 +162,150 @@ fn what_cannot_be_restored() {
         );
         assert_eq!(read(&node.root, "plan.md").as_deref(), Some("22"));
     }
+}
+
+/// Says a time in the past as the command takes it.
+fn ago(time: SystemTime) -> String {
+    format!("{}ms", time.elapsed().unwrap().as_millis())
+}
+
+#[test]
+fn a_folder_as_it_was_from_what_both_machines_keep() {
+    let pair = Pair::running();
+    for (path, content) in [
+        ("notes/a.md", "a1"),
+        ("notes/sub/b.md", "b1"),
+        ("notes/c.md", "c1"),
+        ("notes/same.md", "same"),
+        ("other.md", "o1"),
+    ] {
+        save(&pair, &pair.pusher, path, content);
+    }
+    pair.flush();
+    std::thread::sleep(Duration::from_millis(20));
+    let then = SystemTime::now();
+    std::thread::sleep(Duration::from_millis(20));
+    // These are kept on the receiver, where they were displaced ...
+    for content in ["a2", "a3"] {
+        save(&pair, &pair.pusher, "notes/a.md", content);
+        pair.flush();
+    }
+    fs::remove_dir_all(pair.pusher.root.join("notes/sub")).unwrap();
+    save(&pair, &pair.pusher, "other.md", "o2");
+    pair.flush();
+    // ... and this one on the pusher.
+    save(&pair, &pair.receiver, "notes/c.md", "c2");
+    save(&pair, &pair.receiver, "notes/new.md", "new");
+    pair.flush();
+
+    for node in pair.nodes() {
+        let listed = versions(node, "notes");
+        let mut paths: Vec<_> = listed
+            .iter()
+            .map(|version| version["path"].as_str().unwrap())
+            .collect();
+        paths.sort_unstable();
+        assert_eq!(
+            paths,
+            ["notes/a.md", "notes/a.md", "notes/c.md", "notes/sub/b.md"]
+        );
+        let shown = node.ask(["versions", "notes"]).exits(0).stdout;
+        assert!(
+            shown.contains("notes/sub/b.md") && shown.contains("PATH"),
+            "{shown}"
+        );
+    }
+    let said = pair
+        .receiver
+        .ask(["restore", "notes", "--at", &ago(then), "--json"])
+        .exits(0)
+        .json();
+    assert_eq!(
+        (&said["restored"], &said["failures"], &said["incomplete"]),
+        (&3.into(), &0.into(), &false.into()),
+        "{said}"
+    );
+    pair.flush();
+    for node in pair.nodes() {
+        for (path, content) in [
+            ("notes/a.md", "a1"),
+            ("notes/sub/b.md", "b1"),
+            ("notes/c.md", "c1"),
+            ("notes/same.md", "same"),
+            // What is newer stays, and so does what lies elsewhere.
+            ("notes/new.md", "new"),
+            ("other.md", "o2"),
+        ] {
+            assert_eq!(read(&node.root, path).as_deref(), Some(content), "{path}");
+        }
+    }
+    // Nothing that stood there before is lost.
+    version_of(&pair.receiver, "notes/a.md", "a3");
+}
+
+#[test]
+fn a_deleted_folder_comes_back_with_all_that_went_with_it() {
+    for (here, there) in [
+        (Side::Pusher, Side::Receiver),
+        (Side::Receiver, Side::Pusher),
+    ] {
+        let pair = Pair::running();
+        let (from, to) = (pair.node(here), pair.node(there));
+        let names: Vec<String> = (0..30)
+            .map(|number| format!("notes/{}/{number}.md", number % 3))
+            .collect();
+        for name in &names {
+            save(&pair, from, name, name);
+        }
+        pair.flush();
+        fs::remove_dir_all(from.root.join("notes")).unwrap();
+        pair.flush();
+        assert!(!to.root.join("notes").exists());
+        // From the machine that keeps none of it.
+        let shown = from.ask(["restore", "notes"]).exits(0).stdout;
+        assert_eq!(shown, "restored: 30 files below notes\n");
+        pair.flush();
+        for (node, name) in pair
+            .nodes()
+            .into_iter()
+            .flat_map(|node| names.iter().map(move |n| (node, n)))
+        {
+            assert_eq!(read(&node.root, name).as_deref(), Some(name.as_str()));
+        }
+        from.ask(["restore", "notes"])
+            .exits(1)
+            .says(&["nothing that is kept of \"notes\"", "--at"]);
+    }
+}
+
+#[test]
+fn what_a_program_writes_to_a_replaced_file_comes_back_on_both_sides() {
+    let pair = Pair::running();
+    save(&pair, &pair.pusher, "chat.log", "one\n");
+    pair.flush();
+    // A program on the receiver's machine has it open when another version arrives.
+    let mut program = fs::File::options()
+        .append(true)
+        .open(pair.receiver.root.join("chat.log"))
+        .unwrap();
+    save(&pair, &pair.pusher, "chat.log", "other\n");
+    pair.flush();
+    program.write_all(b"two\n").unwrap();
+    let copy = |node: &Node| {
+        let names = fs::read_dir(&node.root).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let copy = names
+            .into_iter()
+            .find(|name| name.starts_with("chat (conflict mac "))?;
+        read(&node.root, &copy)
+    };
+    for node in pair.nodes() {
+        wait_until("the copy", SOON, || {
+            copy(node).as_deref() == Some("one\ntwo\n")
+        });
+        assert_eq!(read(&node.root, "chat.log").as_deref(), Some("other\n"));
+    }
+    let listed = versions(&pair.receiver, "chat.log");
+    assert_eq!(listed[0]["why"], "written after it was replaced");
+    pair.flush();
 }

@@ -45,6 +45,7 @@ pub(super) fn versions(caller: &Caller, on: &OnPath) -> Result<u8, Failure> {
     let request = Request::Versions {
         path: path.clone(),
         both: true,
+        below: None,
     };
     match caller.ask(&request, WORK_WAIT_MAX)? {
         Response::Versions(versions) if on.shown.json => print_json(&versions)?,
@@ -115,6 +116,9 @@ fn why_text(why: &Why) -> String {
 }
 
 fn versions_table(versions: &[Version]) -> String {
+    if versions.iter().any(|version| version.path.is_some()) {
+        return versions_below_table(versions);
+    }
     let rows: Vec<_> = versions
         .iter()
         .map(|version| {
@@ -136,6 +140,28 @@ fn versions_table(versions: &[Version]) -> String {
         "NODE",
         "WHY",
     ];
+    table(head, &rows)
+}
+
+/// As [`versions_table`], for a folder.
+fn versions_below_table(versions: &[Version]) -> String {
+    let rows: Vec<_> = versions
+        .iter()
+        .map(|version| {
+            [
+                plain(&version.version),
+                moment(version.at),
+                size(version.len),
+                plain(&version.node),
+                plain(&version.why),
+                version
+                    .path
+                    .as_ref()
+                    .map_or_else(String::new, |path| plain(path.as_str())),
+            ]
+        })
+        .collect();
+    let head = ["VERSION", "DISPLACED (UTC)", ">SIZE", "NODE", "WHY", "PATH"];
     table(head, &rows)
 }
 

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use config::{Address, Link, Settings};
-use shared::control::{NodeSide, Pick, Request, Response, Restored, exit};
+use shared::control::{NodeSide, Pick, Request, Response, Restored, RestoredBelow, exit};
 use shared::utc::UtcMs;
 
 use super::{Caller, now, print, print_json};
 use crate::args::{OnPath, Shown};
 use crate::client::{ANSWER_WAIT_MAX, WORK_WAIT_MAX};
 use crate::failure::Failure;
-use crate::human::{plain, size};
+use crate::human::{count, plain, size};
 
 /// Prints a pairing code: alone on stdout, explained on stderr.
 pub(super) fn pair(caller: &Caller, address: Option<Address>, shown: Shown) -> Result<u8, Failure> {
@@ -82,6 +82,16 @@ pub(super) fn restore(
     match caller.ask(&Request::Restore { path, pick }, WORK_WAIT_MAX)? {
         Response::Restored(restored) if on.shown.json => print_json(&restored)?,
         Response::Restored(restored) => print(&restored_text(&restored))?,
+        Response::RestoredBelow(restored) => {
+            if on.shown.json {
+                print_json(&restored)?;
+            } else {
+                print(&restored_below_text(&on.path, &restored))?;
+            }
+            if restored.failures > 0 {
+                return Ok(exit::ERROR);
+            }
+        }
         _ => return Err(caller.unexpected()),
     }
     Ok(exit::DONE)
@@ -101,6 +111,36 @@ fn restored_text(restored: &Restored) -> String {
         plain(&restored.version.version),
         size(restored.version.len)
     )
+}
+
+fn restored_below_text(folder: &std::path::Path, restored: &RestoredBelow) -> String {
+    let folder = plain(&folder.display().to_string());
+    let mut text = format!(
+        "restored: {} below {folder}",
+        count(restored.restored, "file")
+    );
+    if restored.unchanged > 0 {
+        text += &format!(", {} as they were", restored.unchanged);
+    }
+    text.push('\n');
+    if restored.displaced > 0 {
+        let versions = count(restored.displaced, "version");
+        text += &format!("kept: what stood there before, {versions}\n");
+    }
+    for failed in &restored.failed {
+        text += &format!("not restored: {}\n", plain(failed));
+    }
+    let more = restored
+        .failures
+        .saturating_sub(restored.failed.len() as u64);
+    if more > 0 {
+        text += &format!("not restored: {} more\n", more);
+    }
+    if restored.incomplete {
+        text += "the other machine could not be asked: what it keeps is not restored; \
+                 when it is linked, restore again\n";
+    }
+    text
 }
 
 /// Parses a point in time, UTC, or a length of time before `now`.
@@ -204,6 +244,7 @@ mod tests {
             path: RelPath::parse("notes/plan.md").unwrap(),
             version: Version {
                 version: "7f3a".to_owned(),
+                path: None,
                 at: UtcMs(0),
                 len: 5018,
                 content: None,

@@ -12,9 +12,12 @@ use shared::ignore::is_litter;
 use shared::transfer::{Op, Outcome, Trouble, TroubleKind};
 use shared::tree::Entry;
 
+use super::steps::displaces;
 use super::{Job, Step, steps};
+use crate::displaced::Rested;
 use crate::error::DiskError;
 use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
+use crate::kept::room::is_full;
 use crate::kept::{Line, new_id, what_is};
 use crate::read::{Reader, Reading};
 use crate::stage::{Ready, discard, ready_name};
@@ -111,7 +114,13 @@ impl<'a> Work<'a> {
     fn take_steps(&mut self, weak: bool) -> Result<Result<(), End>, DiskError> {
         for step in steps::steps(self.op, weak) {
             self.replica.before(*step)?;
-            if let Err(end) = self.step(*step) {
+            let ended = match self.step(*step) {
+                Err(End::Error(_, error)) if is_full(error) && self.replica.make_room(0) => {
+                    self.step(*step)
+                }
+                ended => ended,
+            };
+            if let Err(end) = ended {
                 return Ok(Err(end));
             }
         }
@@ -360,6 +369,13 @@ impl<'a> Work<'a> {
         }
         self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
         Ok(())
+    }
+
+    /// Returns what was displaced, as it was then, if that is a file.
+    pub(super) fn displaced(&self) -> Option<Rested> {
+        let is_file = |stat: &&Stat| fingerprint::kind(stat) == FileType::RegularFile;
+        let displaced = self.checked.as_ref().filter(is_file);
+        displaced.filter(|_| displaces(self.op)).map(Rested::of)
     }
 
     /// Returns what stands at the path after all steps.

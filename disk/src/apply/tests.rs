@@ -494,40 +494,10 @@ fn recovery_keeps_what_it_does_not_know() {
     assert_eq!(bench.private("stage"), [format!("{}.part", "a".repeat(64))]);
 }
 
-/// A small volume of its own; `None` where this user may not mount one.
-#[cfg(target_os = "linux")]
-struct SmallVolume(tempfile::TempDir);
-
-#[cfg(target_os = "linux")]
-impl SmallVolume {
-    fn mount(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(dir.path())
-            .stderr(std::process::Stdio::null())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(dir))
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallVolume {
-    fn drop(&mut self) {
-        std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status()
-            .ok();
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_holds_what_does_not_fit_and_truncates_nothing() {
-    let Some(volume) = SmallVolume::mount("3m") else {
+    let Some(volume) = crate::tests::SmallVolume::mount("3m") else {
         eprintln!("skipped: this user may not mount a volume");
         return;
     };
@@ -579,6 +549,7 @@ fn a_full_disk_holds_what_does_not_fit_and_truncates_nothing() {
 #[test]
 fn the_private_folder_is_out_of_reach() {
     let mut bench = Bench::new();
+    bench.apply(vec![op("first", None, file("1"))], &[b"1"]);
     let marker = fs::read(bench.at(".layer-sync/marker")).expect("a marker");
     let outcomes = bench.apply(
         vec![

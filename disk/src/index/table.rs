@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,11 +24,13 @@ use crate::root::ReplicaId;
 const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const BASE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("base");
 const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
+const ROTTEN: TableDefinition<'_, &str, ()> = TableDefinition::new("rotten");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
 const INDEX_ID: &str = "index";
 const REPLICA_ID: &str = "replica";
 const SIDES: &str = "sides";
+const STAMP: &str = "stamp";
 
 const ROW_VERSION: u8 = 1;
 
@@ -44,6 +47,8 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         return Ok(None);
     }
     let id = IndexId(get(&notes, INDEX_ID)?.ok_or("it has no identity")?);
+    // An index of the time before stamps has none.
+    let stamp = get(&notes, STAMP)?.unwrap_or(0);
     let notes = get(&notes, SIDES)?.ok_or("it has no notes")?;
     let mut base = Vec::new();
     for row in txn.open_table(BASE).map_err(text)?.iter().map_err(text)? {
@@ -62,6 +67,18 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         seen.push((path, decode::<SeenRow>(row.value())?));
     }
     seen.sort_unstable_by(|(a, _): &(RelPath, SeenRow), (b, _)| a.cmp(b));
+    let mut rotten = HashSet::new();
+    match txn.open_table(ROTTEN) {
+        Ok(marks) => {
+            for mark in marks.iter().map_err(text)? {
+                rotten.insert(parse(mark.map_err(text)?.0.value())?);
+            }
+        }
+        // An index of the time before rot was looked for.
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(text(error)),
+    }
+    rotten.retain(|path| seen.binary_search_by(|(known, _)| known.cmp(path)).is_ok());
     drop(txn);
     drop_unused_manifests(store, &seen)?;
     Ok(Some(Loaded {
@@ -69,12 +86,19 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         is_new: false,
         base,
         seen,
+        rotten,
         notes,
+        stamp,
     }))
 }
 
 /// Empties the index and gives it an identity.
-pub(super) fn begin(store: &Database, id: IndexId, replica: ReplicaId) -> Result<(), String> {
+pub(super) fn begin(
+    store: &Database,
+    id: IndexId,
+    replica: ReplicaId,
+    stamp: u64,
+) -> Result<(), String> {
     let txn = begin_write(store, Durability::Immediate)?;
     for table in [SEEN, BASE, NOTES] {
         txn.delete_table(table).map_err(text)?;
@@ -82,11 +106,13 @@ pub(super) fn begin(store: &Database, id: IndexId, replica: ReplicaId) -> Result
     }
     txn.delete_table(MANIFESTS).map_err(text)?;
     txn.open_table(MANIFESTS).map_err(text)?;
+    txn.delete_table(ROTTEN).map_err(text)?;
     {
         let mut notes = txn.open_table(NOTES).map_err(text)?;
         put(&mut notes, INDEX_ID, &id.0)?;
         put(&mut notes, REPLICA_ID, &replica.0)?;
         put(&mut notes, SIDES, &super::Notes::default())?;
+        put(&mut notes, STAMP, &stamp)?;
     }
     txn.commit().map_err(text)
 }
@@ -113,6 +139,9 @@ pub(super) fn write(
     if let Some(notes) = &changes.notes {
         put(&mut txn.open_table(NOTES).map_err(text)?, SIDES, notes)?;
     }
+    if let Some(stamp) = &changes.stamp {
+        put(&mut txn.open_table(NOTES).map_err(text)?, STAMP, stamp)?;
+    }
     txn.commit().map_err(text)
 }
 
@@ -125,6 +154,15 @@ fn write_seen(txn: &WriteTransaction, changes: &Changes<'_>) -> Result<(), Strin
                 seen.remove(path.as_str()).map_err(text)?;
             }
         }
+    }
+    let mut rotten = txn.open_table(ROTTEN).map_err(text)?;
+    if !rotten.is_empty().map_err(text)? {
+        for (path, _) in changes.seen {
+            rotten.remove(path.as_str()).map_err(text)?;
+        }
+    }
+    for path in changes.rotten {
+        rotten.insert(path.as_str(), ()).map_err(text)?;
     }
     let mut manifests = txn.open_table(MANIFESTS).map_err(text)?;
     for manifest in changes.manifests {

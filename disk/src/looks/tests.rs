@@ -100,3 +100,39 @@ fn what_moved_while_it_was_read_is_read_again() {
     assert_eq!(looks.next(), Some(now + AGAIN_AFTER));
     assert_eq!(paths(looks.poll(now + AGAIN_AFTER)), ["a"]);
 }
+
+#[test]
+fn what_did_not_change_is_read_again_beside_the_sweeps_and_only_when_nothing_else_is_to_do() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    looks.swept(vec![], now);
+    assert!(looks.poll(now).is_none(), "not before an interval is over");
+    let later = now + INTERVAL;
+    assert!(is_sweep(&looks.poll(later)));
+    looks.hint(path("a"), true, later);
+    looks.swept(vec![], later);
+    assert_eq!(paths(looks.poll(later)), ["a"]);
+    assert!(looks.poll(later).is_none(), "a look is under way");
+    assert_eq!(looks.next(), Some(later + INTERVAL), "it wakes nothing");
+    let done = later + Duration::from_secs(1);
+    looks.looked(vec![], done);
+    let span = INTERVAL + Duration::from_secs(1);
+    assert_eq!(looks.poll(done), Some(Look::Reread { span }));
+    assert!(looks.is_idle(), "nobody waits for it");
+    assert!(looks.poll(done).is_none());
+}
+
+#[test]
+fn a_deep_sweep_is_one_that_was_asked_for() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    let deep = looks.ask_deep();
+    assert!(looks.poll(now).is_none(), "one at a time");
+    assert_eq!(looks.swept(vec![], now), [] as [LookId; 0]);
+    assert_eq!(looks.poll(now), Some(Look::Deep));
+    looks.sweep_failed(now);
+    assert_eq!(looks.poll(now), Some(Look::Deep), "it is still wanted");
+    assert_eq!(looks.swept(vec![], now), [deep]);
+    looks.ask_sweep();
+    assert_eq!(looks.poll(now), Some(Look::All));
+}

@@ -9,6 +9,12 @@ pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)
 }
 
+/// Has the next reading of a file come from the medium, where the system lets it.
+pub(crate) fn read_from_medium(file: impl AsFd) {
+    // Advice: pages that are in use stay, and the reading is right all the same.
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).ok();
+}
+
 pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
     for fd in open {
         let raw_mode = rustix::fs::fstat(fd)?.st_mode;

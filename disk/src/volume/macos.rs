@@ -30,6 +30,12 @@ pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Has the next reading of a file come from the medium, where the system lets it.
+pub(crate) fn read_from_medium(file: impl AsFd) {
+    // Advice: what is in memory is used, and the reading is right all the same.
+    rustix::fs::fcntl_nocache(file, true).ok();
+}
+
 pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
     // A barrier orders the writes; the full sync of the last one promises for all before it.
     for fd in open {

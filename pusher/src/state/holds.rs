@@ -195,6 +195,7 @@ fn code_of(obstacle: Obstacle) -> &'static str {
         Obstacle::BadName => "bad_name",
         Obstacle::OtherRoot => "other_root",
         Obstacle::Unstable => "unstable",
+        Obstacle::Rotten => "rotten",
     }
 }
 
@@ -208,5 +209,8 @@ fn remedy_of(obstacle: Obstacle, side: Side) -> String {
             "add it to .layerignore, or sync it as part of one of the two trees".into()
         }
         Obstacle::Unstable => "nothing: it is tried again all the time".into(),
+        Obstacle::Rotten => format!(
+            "check the disk of the {side}, and copy the other side's file over it; if it is right as it is, `touch` it"
+        ),
     }
 }

@@ -14,6 +14,7 @@ fn path(text: &str) -> RelPath {
 fn version(name: &str, content: Option<ContentHash>) -> Version {
     Version {
         version: name.to_owned(),
+        path: None,
         at: AT,
         len: 5018,
         content,

@@ -1,0 +1,91 @@
+//! Edit: a change that this side makes to its own tree, as a person would.
+//!
+//! What stands at the path is displaced into the kept store, the result is seen and reported, and the
+//! base does not move. A restore is one, and so is a conflict copy that is made here.
+
+use std::collections::{BTreeSet, HashMap};
+
+use shared::path::RelPath;
+use shared::transfer::{Op, Outcome, Source};
+use shared::tree::Entry;
+
+use crate::apply::{Job, Touched};
+use crate::error::DiskError;
+use crate::look::Told;
+use crate::stage::{Ready, StagedState};
+use crate::{Replica, lock};
+
+/// Something staged that is to stand at a path.
+pub(crate) struct Edit {
+    /// Its name in the stage, and that of what it displaces in the kept store.
+    pub(crate) id: String,
+    pub(crate) path: RelPath,
+    /// What stands there now.
+    pub(crate) expect: Option<Entry>,
+    pub(crate) make: Entry,
+    pub(crate) ready: Ready,
+    /// Why what it displaces is kept.
+    pub(crate) why: &'static str,
+}
+
+impl Replica {
+    /// Makes edits, under the lock of whoever applies. Directories above them are made when they are
+    /// missing; an edit without its directory has the outcome of that.
+    pub(crate) fn make_edits(&self, edits: Vec<Edit>) -> Result<Vec<Outcome>, DiskError> {
+        // Sorted: each directory comes after those above it.
+        let dirs: BTreeSet<RelPath> = edits
+            .iter()
+            .flat_map(|edit| edit.path.ancestors())
+            .collect();
+        let op = |path, expect, make| Op {
+            path,
+            expect,
+            make: Some(make),
+            from: Source::Nothing,
+            agrees: false,
+        };
+        let mut places = Vec::with_capacity(edits.len());
+        let mut ops: Vec<Op> = Vec::with_capacity(dirs.len() + edits.len());
+        ops.extend(dirs.iter().map(|dir| op(dir.clone(), None, Entry::Dir)));
+        for edit in edits {
+            places.push((edit.id, StagedState::Ready(edit.ready), edit.why));
+            ops.push(op(edit.path, edit.expect, edit.make));
+        }
+        let made = dirs
+            .iter()
+            .map(|_| (String::new(), StagedState::Nothing, ""));
+        let job = |(op, (id, staged, why))| Job {
+            op,
+            id,
+            staged,
+            why,
+        };
+        let jobs: Vec<Job<'_>> = ops.iter().zip(made.chain(places)).map(job).collect();
+        let _touched = Touched::begin(self, ops.iter().map(|op| op.path.clone()));
+        let carried = self.carry_out(&jobs, None)?;
+
+        let mut outcomes = Vec::with_capacity(carried.len());
+        let mut seen = lock(&self.seen);
+        let mut told = Told::default();
+        for (op, carried) in ops.iter().zip(carried) {
+            if let Some(row) = carried.row {
+                told.row(&mut seen, op.path.clone(), row);
+            }
+            outcomes.push(carried.outcome);
+        }
+        self.tell(told);
+        drop(seen);
+        let edited = outcomes.split_off(dirs.len());
+        let hindered: HashMap<RelPath, Outcome> = dirs
+            .into_iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| *outcome != Outcome::Done)
+            .collect();
+        let outcome = |(op, outcome): (&Op, Outcome)| {
+            let above = op.path.ancestors().find_map(|dir| hindered.get(&dir));
+            above.cloned().unwrap_or(outcome)
+        };
+        let first = ops.len() - edited.len();
+        Ok(ops[first..].iter().zip(edited).map(outcome).collect())
+    }
+}
