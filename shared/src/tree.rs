@@ -5,10 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::hash::{ContentHash, SetHash};
+use crate::limit;
 use crate::path::{RelPath, below};
+
+/// Longest target of a link, in bytes: what Linux can store. macOS stores less.
+pub const LINK_BYTES_MAX: usize = 4096;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,9 +31,18 @@ pub enum Entry {
     Dir,
     /// A symbolic link. Its target is text; it is never followed.
     Symlink {
-        /// The target as it is stored.
+        /// The target as it is stored; at most [`LINK_BYTES_MAX`], without NUL.
+        #[serde(deserialize_with = "link_target")]
         target: Box<str>,
     },
+}
+
+fn link_target<'de, D: Deserializer<'de>>(from: D) -> Result<Box<str>, D::Error> {
+    let target = limit::text::<_, LINK_BYTES_MAX>(from)?;
+    if target.contains('\0') {
+        return Err(de::Error::custom("the target of a link has a NUL byte"));
+    }
+    Ok(target.into())
 }
 
 impl Entry {
