@@ -169,6 +169,16 @@ impl Side {
 #[serde(try_from = "u64")]
 pub struct Gen(pub u64);
 
+/// Most paths of a tree that the other machine may tell of. Each costs about 300 bytes of memory here,
+/// so there is a limit; a larger tree is refused with a sentence.
+pub const PATHS_MAX: usize = 1_000_000;
+/// How far a receiver's batch numbers may be ahead of the pusher's. After a restored index it is ahead
+/// by what was agreed since; without a limit, one wrong number would use up all of them.
+pub const GEN_LEAD_MAX: u64 = 1 << 48;
+/// How far a pusher's batch numbers may grow in one connection. It is so much less than
+/// [`GEN_LEAD_MAX`] that no faulty pusher takes a receiver out of the reach of a good one.
+pub const GEN_GROWTH_MAX: u64 = 1 << 32;
+
 /// No pair ever comes this far; whoever sends a higher number is broken.
 const GEN_MAX: u64 = u64::MAX / 2;
 
@@ -185,6 +195,11 @@ impl TryFrom<u64> for Gen {
 }
 
 impl Gen {
+    /// Says whether `other` is ahead by more than `lead`.
+    pub fn is_behind(self, other: Self, lead: u64) -> bool {
+        other.0.saturating_sub(self.0) > lead
+    }
+
     /// Returns the next number.
     #[must_use]
     pub fn next(self) -> Self {
