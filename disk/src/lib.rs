@@ -36,7 +36,7 @@ mod volume;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use shared::hash::ContentHash;
@@ -116,6 +116,8 @@ pub struct Replica {
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
+    /// Chunks in the lists of long files that are being taken now.
+    listed: Arc<AtomicUsize>,
     /// Held by whoever changes the tree.
     applying: Mutex<()>,
     /// Whether the volume cannot exchange two names.
@@ -209,6 +211,7 @@ impl Replica {
             kept,
             sink,
             staging: Arc::default(),
+            listed: Arc::default(),
             applying: Mutex::new(()),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
