@@ -444,7 +444,11 @@ impl Receiver {
         self.greeted_at.is_behind(batch, GEN_GROWTH_MAX)
     }
 
+    /// Ends the link, with the first reason; what else was on its way is refused in silence.
     fn refuse_pusher(&mut self, reason: String) {
+        if self.phase == Phase::Refused {
+            return;
+        }
         self.actions
             .push(Action::Send(Frame::Refuse(reason.clone())));
         self.actions.push(Action::Unlink(reason));

@@ -261,6 +261,8 @@ impl Pusher {
                 self.peer.phase = Phase::Ready;
                 self.last_proof = None;
                 self.due.extend(self.unsettled());
+                // What was held may not be there any more.
+                self.due.extend(self.holds.paths());
                 self.tell(Happening::Linked {
                     peer: self.setup.peer.clone(),
                 });

@@ -127,11 +127,15 @@ impl Peer {
 
     /// Opens a stream that begins with a frame.
     pub(super) async fn stream(&self, first: &Frame) -> Sender {
-        let mut stream = soon("a stream", self.connection.open_stream(Priority::Small))
-            .await
-            .unwrap();
-        let _ = stream.send(&first.encode()).await;
-        stream
+        self.try_stream(first).await.unwrap()
+    }
+
+    /// Opens a stream that begins with a frame, unless the victim has ended the connection.
+    pub(super) async fn try_stream(&self, first: &Frame) -> Option<Sender> {
+        let opening = self.connection.open_stream(Priority::Small);
+        let mut stream = soon("a stream", opening).await.ok()?;
+        stream.send(&first.encode()).await.ok()?;
+        Some(stream)
     }
 }
 

@@ -139,8 +139,8 @@ fn paths(victim: &Victim, runtime: &Runtime) {
 /// Answers a fetch of two files that nobody has with parts that are lies.
 fn fetched(victim: &Victim, name: &str, parts: &[Part], runtime: &Runtime) -> Option<String> {
     let rows = vec![
-        seen("lie-1", claimed(name, LEN)),
-        seen("lie-2", claimed(name, 1 << 20)),
+        seen(&format!("{name} 1"), claimed(name, LEN)),
+        seen(&format!("{name} 2"), claimed(name, 1 << 20)),
     ];
     runtime.block_on(async {
         let mut peer = Peer::ready(victim, rows).await;
