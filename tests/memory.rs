@@ -171,9 +171,16 @@ fn decoding() {
 fn staging() {
     // The first one makes the replica.
     tests::parts(&tests::honest_parts());
+    tests::calls(&[]);
+    let targets: [(&str, tests::Target); 2] = [("parts", tests::parts), ("calls", tests::calls)];
+    let inputs = targets.iter().flat_map(|(name, target)| {
+        seeds(name)
+            .into_iter()
+            .map(move |(seed, bytes)| (seed, bytes, target))
+    });
     let mut worst = (0, String::new());
-    for (name, bytes) in seeds("parts") {
-        let cost = peak(|| tests::parts(&bytes));
+    for (name, bytes, target) in inputs {
+        let cost = peak(|| target(&bytes));
         assert!(
             cost <= BATCH_BYTES_MAX,
             "{name}: {} bytes cost {cost}",

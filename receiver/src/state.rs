@@ -191,6 +191,8 @@ pub struct Receiver {
 #[derive(Debug)]
 struct Committing {
     rows: Vec<AgreedRow>,
+    /// How many of their paths were not in the base when they came.
+    unknown: usize,
     note: bool,
 }
 
@@ -592,12 +594,16 @@ impl Receiver {
     // The base
 
     fn agreed(&mut self, batch: Gen, rows: Vec<AgreedRow>) {
-        let waiting = self
-            .committing
-            .values()
-            .flatten()
-            .map(|waiting| waiting.rows.len());
-        if waiting.sum::<usize>() + rows.len() > PATHS_MAX || self.trees.base().len() > PATHS_MAX {
+        let unknown = rows
+            .iter()
+            .filter(|(path, _)| self.is_unknown(path))
+            .count();
+        let (mut waiting, mut known) = (rows.len(), self.trees.base().len() + unknown);
+        for commit in self.committing.values().flatten() {
+            waiting += commit.rows.len();
+            known += commit.unknown;
+        }
+        if waiting.max(known) > PATHS_MAX {
             return self.refuse_pusher(format!(
                 "the pusher tells of more than {PATHS_MAX} base rows, which is the limit"
             ));
@@ -627,10 +633,19 @@ impl Receiver {
             rows: rows.clone(),
             notes: self.notes.clone(),
         });
-        self.committing
-            .entry(batch)
-            .or_default()
-            .push(Committing { rows, note });
+        let unknown = rows
+            .iter()
+            .filter(|(path, _)| self.is_unknown(path))
+            .count();
+        self.committing.entry(batch).or_default().push(Committing {
+            rows,
+            unknown,
+            note,
+        });
+    }
+
+    fn is_unknown(&self, path: &RelPath) -> bool {
+        !self.trees.base().contains_key(path)
     }
 
     fn committed(&mut self, batch: Gen) {

@@ -7,7 +7,7 @@
 //! become equal.
 //!
 //! What the victim's process took in memory at most (`VmHWM`) is printed for each attack and has a
-//! bound. `LAYER_SYNC_E2E_FLOOD=10000000` sends that many rows instead of a few more than the limit.
+//! bound. `LAYER_SYNC_E2E_FLOOD=10000000` sends that many rows, far beyond the limit at which a victim refuses.
 
 mod content;
 mod flood;

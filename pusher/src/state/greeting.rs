@@ -117,10 +117,9 @@ impl Pusher {
 
     /// Takes what the receiver saw, unless it is more than can be held in memory.
     fn told(&mut self, rows: Vec<SeenRow>) {
-        let known = self.trees.base().len() + self.trees.view(Side::Beta).apart().len();
-        if known > PATHS_MAX {
+        if self.trees.view(Side::Beta).apart().len() > PATHS_MAX {
             return self.refuse(format!(
-                "the receiver's tree has more than {PATHS_MAX} paths, which is the limit; \
+                "the receiver's tree is apart at more than {PATHS_MAX} paths, which is the limit; \
                  ignore some of them in .layerignore"
             ));
         }

@@ -473,8 +473,8 @@ fn a_pusher_that_was_taken_over() {
     contents(&victim, &trap, &runtime);
     replays(&victim, &trap, &runtime);
     floods(&victim, &trap, &runtime);
-    super::flood::of_rows(&victim, &trap, &runtime);
     mass_deletion(&victim, &trap, &runtime);
+    super::flood::of_rows(&victim, &trap, &runtime);
     runtime.block_on(trap.close());
     let pair = victim.heals();
     for (path, content) in FILES {
