@@ -220,7 +220,7 @@ impl Taking {
             batch: self.batch,
             places: self.places.drain(..).map(staged).collect(),
             manifests: std::mem::take(&mut self.manifests),
-            _listed: self.listed,
+            _listed: self.listed.take(),
         }
     }
 
@@ -415,6 +415,20 @@ impl Taking {
     }
 }
 
+/// Dropped without an end, it removes what it has staged. What can be resumed stays.
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let root = &self.replica.root;
+        for place in &self.places {
+            match &place.state {
+                State::Ready(_) => discard(root, &ready_name(&place.id)),
+                State::Growing(long) => long.abandon(root),
+                _ => {}
+            }
+        }
+    }
+}
+
 impl Staged {
     /// Hands the staged files, and the chunks of the long ones, over to whoever applies them.
     pub(crate) fn into_parts(mut self) -> (Vec<(String, StagedState)>, Vec<Manifest>) {
@@ -539,6 +553,12 @@ impl Listed {
             all: all.clone(),
             own: 0,
         }
+    }
+
+    /// Hands what is counted over to another owner.
+    fn take(&mut self) -> Self {
+        let none = Self::new(&self.all);
+        std::mem::replace(self, none)
     }
 
     /// Counts more chunks; says false, and counts none, when there is no room for them.
