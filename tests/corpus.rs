@@ -181,6 +181,11 @@ fn reconcile() {
 }
 
 #[test]
+fn calls() {
+    run("calls");
+}
+
+#[test]
 fn parts() {
     run("parts");
 }

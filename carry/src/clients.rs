@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::control::{Event as Told, ProcessStatus, Refused, Request, Response, exit, to_json};
-use shared::wire::FRAME_BYTES_MAX;
+use shared::wire::ANSWER_BYTES_MAX;
 use tokio::sync::{broadcast, mpsc};
 
 /// A request of a client, with the place for its answer.
@@ -73,9 +73,6 @@ impl Clients {
         tokio::spawn(async move { answer.send(response).await });
     }
 }
-
-/// Longest answer to a client of the other machine, in bytes of JSON: it travels in one frame.
-const ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 
 /// Writes an answer for a client of the other machine.
 pub fn answer_text(response: &Response) -> String {

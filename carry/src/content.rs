@@ -8,15 +8,16 @@ use disk::{Replica, Staged, Taking};
 use link::{Connection, LinkError, Priority, Receiver, Sender};
 use shared::transfer::{BATCH_BYTES_MAX, Batch, ChunkRun, Item, Need, Outcome, Part};
 use shared::tree::Gen;
-use shared::wire::Frame;
+use shared::wire::{Frame, PART_FRAME_BYTES_MAX};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
+use crate::gives::Ticket;
 use crate::{Done, Jobs, Lane, Outbox};
 
 /// Most parts between a stream and the disk.
-const PARTS_AHEAD: usize = 4;
+const PARTS_AHEAD: usize = 2;
 
 /// Sends the content of `items` on a stream whose first frame has been sent.
 ///
@@ -42,6 +43,23 @@ pub async fn give(
     stream.finish()
 }
 
+/// Sends the content that the other side fetches for a batch, on a stream of its own.
+///
+/// # Errors
+/// When the stream breaks or the disk cannot be read at all.
+pub async fn give_fetched(
+    replica: Arc<Replica>,
+    connection: Connection,
+    batch: Gen,
+    items: Vec<Item>,
+    ticket: Ticket,
+) -> Result<(), LinkError> {
+    let _seat = ticket.seat(Priority::Small).await;
+    let mut stream = connection.open_stream(Priority::Small).await?;
+    stream.send(&Frame::Contents(batch).encode()).await?;
+    give(replica, items, stream).await
+}
+
 /// Sends the chunks that the other side needs, on a stream of their own.
 ///
 /// # Errors
@@ -50,12 +68,14 @@ pub async fn give_chunks(
     replica: Arc<Replica>,
     connection: Connection,
     need: Need,
+    ticket: Ticket,
 ) -> Result<(), LinkError> {
     let priority = if need.item.entry.len() > BATCH_BYTES_MAX {
         Priority::Bulk
     } else {
         Priority::Small
     };
+    let _seat = ticket.seat(priority).await;
     let mut stream = connection.open_stream(priority).await?;
     stream
         .send(&Frame::Chunks(need.batch, need.item.index).encode())
@@ -124,7 +144,7 @@ impl Takes {
         order: Order,
         stream: Option<Receiver>,
         outbox: Option<Outbox>,
-        lane: Lane,
+        lane: &Lane,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (arrivals, inbox) = mpsc::channel(PARTS_AHEAD);
         let number = order.batch.number;
@@ -132,9 +152,10 @@ impl Takes {
             self.lock().insert(number, arrivals.clone());
         }
         let takes = self.clone();
+        let place = lane.enter(order.place);
         async move {
             if let Some(stream) = stream {
-                tokio::spawn(read_parts(stream, arrivals.clone()));
+                tokio::spawn(read_parts(stream, arrivals.clone(), outbox.clone()));
             }
             drop(arrivals);
             let replica = Arc::clone(jobs.replica());
@@ -145,7 +166,7 @@ impl Takes {
             };
             let staged = staging.await;
             takes.lock().remove(&number);
-            let _turn = lane.turn(order.place).await;
+            place.turn().await;
             let applied = match staged {
                 Ok(staged) => {
                     let batch = Arc::clone(&batch);
@@ -169,23 +190,28 @@ impl Takes {
     }
 
     /// Takes a stream with the parts of a batch that was fetched.
-    pub async fn parts(&self, batch: Gen, stream: Receiver) {
+    pub async fn parts(&self, batch: Gen, stream: Receiver, outbox: Outbox) {
         let arrivals = self.lock().get(&batch).cloned();
         if let Some(arrivals) = arrivals {
-            read_parts(stream, arrivals).await;
+            read_parts(stream, arrivals, Some(outbox)).await;
         }
     }
 
     /// Takes a stream with chunks of one file.
-    pub async fn chunks(&self, batch: Gen, index: u32, mut stream: Receiver) {
+    pub async fn chunks(&self, batch: Gen, index: u32, stream: Receiver, outbox: Outbox) {
         let Some(arrivals) = self.lock().get(&batch).cloned() else {
             return;
         };
+        let (mut stream, outbox) = (stream.with_limit(PART_FRAME_BYTES_MAX), Some(outbox));
         loop {
-            let arrival = match next_frame(&mut stream).await {
+            let arrival = match next_frame(&mut stream, outbox.as_ref()).await {
                 Some(Frame::ChunkRun(run)) => Arrival::Run(index, run),
                 Some(Frame::ChunksGone) => Arrival::RunsGone(index),
-                _ => break,
+                Some(other) => {
+                    end(outbox.as_ref(), unexpected(&other));
+                    break;
+                }
+                None => break,
             };
             if arrivals.send(arrival).await.is_err() {
                 return;
@@ -204,8 +230,13 @@ impl Takes {
     }
 }
 
-async fn read_parts(mut stream: Receiver, arrivals: mpsc::Sender<Arrival>) {
-    while let Some(Frame::Part(part)) = next_frame(&mut stream).await {
+async fn read_parts(stream: Receiver, arrivals: mpsc::Sender<Arrival>, outbox: Option<Outbox>) {
+    let mut stream = stream.with_limit(PART_FRAME_BYTES_MAX);
+    while let Some(frame) = next_frame(&mut stream, outbox.as_ref()).await {
+        let Frame::Part(part) = frame else {
+            end(outbox.as_ref(), unexpected(&frame));
+            break;
+        };
         if arrivals.send(Arrival::Part(part)).await.is_err() {
             return;
         }
@@ -213,17 +244,35 @@ async fn read_parts(mut stream: Receiver, arrivals: mpsc::Sender<Arrival>) {
     let _ = arrivals.send(Arrival::PartsEnd).await;
 }
 
-/// Returns the next frame; `None` at the end, and for anything that is no frame.
-async fn next_frame(stream: &mut Receiver) -> Option<Frame> {
+/// Returns the next frame; `None` at the end. What is no frame ends the connection.
+async fn next_frame(stream: &mut Receiver, outbox: Option<&Outbox>) -> Option<Frame> {
     match stream.recv().await {
         Ok(Some(bytes)) => Frame::decode(&bytes)
-            .inspect_err(|refused| warn!(%refused, "content stream ended"))
+            .map_err(|refused| end(outbox, refused.to_string()))
             .ok(),
         Ok(None) => None,
+        Err(error @ LinkError::MessageTooLong { .. }) => {
+            end(outbox, error.to_string());
+            None
+        }
         Err(error) => {
             debug!(%error, "content stream broke");
             None
         }
+    }
+}
+
+fn unexpected(frame: &Frame) -> String {
+    format!(
+        "the other machine sent a {} frame among content",
+        frame.name()
+    )
+}
+
+fn end(outbox: Option<&Outbox>, reason: String) {
+    warn!(%reason, "content refused");
+    if let Some(outbox) = outbox {
+        outbox.end(reason);
     }
 }
 
@@ -243,7 +292,7 @@ fn stage(
             Arrival::Part(part) => taking.part(part).map(|need| {
                 if let (Some(need), Some(outbox)) = (need, outbox) {
                     needed.insert(need.item.index);
-                    outbox.send(Frame::Need(need));
+                    outbox.send(&Frame::Need(need));
                 }
             }),
             Arrival::PartsEnd => {
@@ -260,8 +309,10 @@ fn stage(
                 Ok(())
             }
         };
+        // No honest giver sends such a part, and nothing after it can be trusted to be worth the work.
         if let Err(error) = taken {
-            warn!(%error, "content refused");
+            end(outbox, error.to_string());
+            break;
         }
     }
     taking.finish()

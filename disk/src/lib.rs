@@ -40,7 +40,7 @@ mod volume;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,8 @@ pub struct Replica {
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
+    /// Chunks in the lists of long files that are being taken now.
+    listed: Arc<AtomicUsize>,
     /// Held by whoever changes the tree.
     applying: Mutex<()>,
     /// When the stamp was raised; not yet since this was opened.
@@ -230,6 +232,7 @@ impl Replica {
             kept,
             sink,
             staging: Arc::default(),
+            listed: Arc::default(),
             applying: Mutex::new(()),
             stamped: Mutex::default(),
             weaker: AtomicBool::new(false),

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, Mode, fstat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
@@ -24,7 +24,8 @@ use shared::chunk::{Chunk, Manifest};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::path::RelPath;
 use shared::transfer::{
-    Batch, ChunkRun, Item, Need, Op, PART_BYTES_MAX, PackedFile, Part, Source, Trouble,
+    Batch, CHUNKS_LISTED_MAX, ChunkRun, FILE_BYTES_MAX, Item, Need, Op, PART_BYTES_MAX, PackedFile,
+    Part, RUNS_MAX, Source, Trouble, TroubleKind,
 };
 use shared::tree::{Entry, Gen};
 
@@ -46,6 +47,7 @@ pub struct Taking {
     batch: Gen,
     places: Vec<Place>,
     manifests: Vec<Manifest>,
+    listed: Listed,
 }
 
 /// One operation of the batch.
@@ -93,6 +95,8 @@ pub struct Staged {
     pub(crate) batch: Gen,
     pub(crate) places: Vec<(String, StagedState)>,
     manifests: Vec<Manifest>,
+    /// The lists are in memory for as long as this is.
+    _listed: Listed,
 }
 
 impl Replica {
@@ -102,10 +106,10 @@ impl Replica {
         let place = |op: &Op| Place {
             op: op.clone(),
             id: new_id(now),
-            state: if op.wants().is_some() {
-                State::Wanted
-            } else {
-                State::Own
+            state: match op.wants() {
+                Some((_, entry)) if entry.len() > FILE_BYTES_MAX => State::Held(too_long(&op.path)),
+                Some(_) => State::Wanted,
+                None => State::Own,
             },
         };
         Taking {
@@ -113,6 +117,7 @@ impl Replica {
             batch: batch.number,
             places: batch.ops.iter().map(place).collect(),
             manifests: Vec::new(),
+            listed: Listed::new(&self.listed),
         }
     }
 }
@@ -216,6 +221,7 @@ impl Taking {
             batch: self.batch,
             places: self.places.drain(..).map(staged).collect(),
             manifests: std::mem::take(&mut self.manifests),
+            _listed: self.listed.take(),
         }
     }
 
@@ -288,6 +294,22 @@ impl Taking {
     ) -> Result<Option<Need>, DiskError> {
         let (replica, batch) = (self.replica.clone(), self.batch);
         let place = self.place(index)?;
+        if !matches!(place.state, State::Wanted | State::Listed(_)) {
+            return match place.op.wants() {
+                Some(_) => Ok(None),
+                None => Err(bad(index, "no content was asked for")),
+            };
+        }
+        if !self.listed.add(chunks.len()) {
+            tracing::warn!(
+                index,
+                batch = batch.0,
+                "too many long files at one time; this one is put off"
+            );
+            self.gone(index);
+            return Ok(None);
+        }
+        let place = self.place(index)?;
         let Some((source, entry)) = place.op.wants() else {
             return Err(bad(index, "no content was asked for"));
         };
@@ -318,7 +340,9 @@ impl Taking {
                 self.complete(index);
                 Ok(None)
             }
-            Ok(runs) => {
+            Ok(mut runs) => {
+                // What is not asked for now is missing at the end, and asked for by the next try.
+                runs.truncate(RUNS_MAX);
                 place.state = State::Growing(long);
                 Ok(Some(Need { batch, item, runs }))
             }
@@ -389,6 +413,20 @@ impl Taking {
             Ok(_) => State::Own,
             Err(error) => State::Held(trouble(&op.path, "staged", error)),
         };
+    }
+}
+
+/// Dropped without an end, it removes what it has staged. What can be resumed stays.
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let root = &self.replica.root;
+        for place in &self.places {
+            match &place.state {
+                State::Ready(_) => discard(root, &ready_name(&place.id)),
+                State::Growing(long) => long.abandon(root),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -502,6 +540,57 @@ fn unpack(zstd: bool, bytes: Vec<u8>, len: usize) -> Option<Vec<u8>> {
         bytes
     };
     (bytes.len() == len).then_some(bytes)
+}
+
+/// The chunks that one batch has in its lists, counted against [`CHUNKS_LISTED_MAX`].
+struct Listed {
+    all: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl Listed {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        Self {
+            all: all.clone(),
+            own: 0,
+        }
+    }
+
+    /// Hands what is counted over to another owner.
+    fn take(&mut self) -> Self {
+        let none = Self::new(&self.all);
+        std::mem::replace(self, none)
+    }
+
+    /// Counts more chunks; says false, and counts none, when there is no room for them.
+    fn add(&mut self, chunks: usize) -> bool {
+        let room = |all: usize| Some(all + chunks).filter(|all| *all <= CHUNKS_LISTED_MAX);
+        let fits = self
+            .all
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .is_ok();
+        if fits {
+            self.own += chunks;
+        }
+        fits
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+fn too_long(path: &RelPath) -> Trouble {
+    Trouble {
+        kind: TroubleKind::Io,
+        text: format!(
+            "\"{path}\" is longer than the {} GiB that can be synced; what was there is untouched. \
+             To do: split it, or name it in .layerignore",
+            FILE_BYTES_MAX >> 30
+        ),
+    }
 }
 
 fn bad(index: u32, what: &'static str) -> DiskError {

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use carry::{Ask, Clients, Commits, Done, Ended, Jobs, Lane, Measured, Order, Outbox, Takes};
+use carry::{
+    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, Measured, Order, Outbox,
+    Room, Takes, Ticket,
+};
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
@@ -61,8 +64,8 @@ enum Input {
     Paired(Paired),
     /// The control stream of the connection with this number is open.
     Opened(u64, Outbox),
-    /// From the connection with this number.
-    Frame(u64, Frame),
+    /// From the connection with this number, with the room that it takes until it is handled.
+    Frame(u64, Frame, Room),
     Ended(u64, String),
     Answered(Client, Response),
     Asked(Ask),
@@ -74,6 +77,9 @@ struct Linked {
     connection: Connection,
     outbox: Option<Outbox>,
     takes: Takes,
+    gives: Gives,
+    /// Requests of the receiver's clients that are not answered yet.
+    asked: usize,
 }
 
 struct EventLoop {
@@ -152,14 +158,19 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             biased;
             _ = stop.wait_for(|stop| *stop) => Input::Stop,
             Some(report) = reports.recv() => Input::Event(Done::from(report).into()),
-            Some(input) = queue.recv() => input,
-            Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
-            Some(ask) = asks.recv() => Input::Asked(ask),
-            Some(incoming) = listener.accept() => match incoming {
-                Incoming::Peer(connection) => Input::Connected(connection),
-                Incoming::Pairing(attempt) => Input::Pairing(attempt),
-            },
-            () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
+            input = async {
+                // Nobody is first here: a partner that floods us does not keep a person waiting.
+                tokio::select! {
+                    Some(input) = queue.recv() => input,
+                    Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
+                    Some(ask) = asks.recv() => Input::Asked(ask),
+                    Some(incoming) = listener.accept() => match incoming {
+                        Incoming::Peer(connection) => Input::Connected(connection),
+                        Incoming::Pairing(attempt) => Input::Pairing(attempt),
+                    },
+                    () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
+                }
+            } => input,
         };
         // Whether more is moving has to be known before anything is planned or told.
         while let Ok(hint) = hints.try_recv() {
@@ -169,8 +180,8 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             Input::Event(event) => this.apply(event),
             Input::Connected(connection) => this.connected(connection),
             Input::Opened(number, outbox) => this.opened(number, outbox),
-            Input::Frame(number, frame) => {
-                if this.is_current(number) {
+            Input::Frame(number, frame, _room) => {
+                if this.is_current(number) && this.may_ask(&frame) {
                     this.apply(Event::Frame(frame));
                 }
             }
@@ -218,7 +229,7 @@ impl EventLoop {
                     .as_ref()
                     .and_then(|linked| linked.outbox.as_ref())
                 {
-                    outbox.send(frame);
+                    outbox.send(&frame);
                 }
             }
             Action::Push(batch, place) => self.push(batch, place),
@@ -235,16 +246,17 @@ impl EventLoop {
                 };
                 tokio::spawn(
                     takes
-                        .take(self.jobs.clone(), order, None, outbox, self.lane.clone())
+                        .take(self.jobs.clone(), order, None, outbox, &self.lane)
                         .instrument(span),
                 );
             }
             Action::GiveChunks(need) => {
-                if let Some(linked) = &self.linked {
+                if let Some((linked, ticket)) = self.ticket() {
                     tokio::spawn(carry::give_chunks(
                         Arc::clone(self.jobs.replica()),
                         linked.connection.clone(),
                         need,
+                        ticket,
                     ));
                 }
             }
@@ -318,6 +330,33 @@ impl EventLoop {
             .is_some_and(|linked| linked.number == number)
     }
 
+    /// Lets a frame pass, unless it is one request too many.
+    fn may_ask(&mut self, frame: &Frame) -> bool {
+        let Some(linked) = &mut self.linked else {
+            return false;
+        };
+        if !matches!(frame, Frame::Ask(..)) {
+            return true;
+        }
+        linked.asked += 1;
+        if linked.asked > CLIENTS_MAX
+            && let Some(outbox) = &linked.outbox
+        {
+            outbox.end(carry::ASKS_TOO_MUCH.into());
+        }
+        linked.asked <= CLIENTS_MAX
+    }
+
+    /// Returns the right to give something to the partner, unless it asks for too much.
+    fn ticket(&self) -> Option<(&Linked, Ticket)> {
+        let linked = self.linked.as_ref()?;
+        let ticket = linked.gives.ask();
+        if let (None, Some(outbox)) = (&ticket, &linked.outbox) {
+            outbox.end(carry::ASKS_TOO_MUCH.into());
+        }
+        Some((linked, ticket?))
+    }
+
     /// Takes a new connection of the partner. It replaces the one before it, which the partner has
     /// given up even if that was not noticed here yet.
     fn connected(&mut self, connection: Connection) {
@@ -333,6 +372,8 @@ impl EventLoop {
             connection: connection.clone(),
             outbox: None,
             takes: Takes::default(),
+            gives: Gives::default(),
+            asked: 0,
         });
         let inputs = self.inputs.clone();
         let span = info_span!("link", number);
@@ -351,9 +392,9 @@ impl EventLoop {
         else {
             return;
         };
-        linked.outbox = Some(outbox);
+        linked.outbox = Some(outbox.clone());
         let (connection, takes) = (linked.connection.clone(), linked.takes.clone());
-        tokio::spawn(accept_streams(connection, takes));
+        tokio::spawn(carry::accept_streams(connection, takes, outbox, None));
         info!(number, "the receiver is connected");
         self.apply(Event::Linked);
     }
@@ -445,6 +486,9 @@ impl EventLoop {
         match client {
             Client::Local(id) => self.clients.answer(id, response),
             Client::Remote(id) => {
+                if let Some(linked) = &mut self.linked {
+                    linked.asked = linked.asked.saturating_sub(1);
+                }
                 let text = carry::answer_text(&response);
                 self.start(Action::Send(Frame::Answer(id, text)));
             }
@@ -463,39 +507,13 @@ async fn serve_control(
     };
     let arrived = {
         let inputs = inputs.clone();
-        move |frame| drop(inputs.send(Input::Frame(number, frame)))
+        move |frame, room| drop(inputs.send(Input::Frame(number, frame, room)))
     };
-    let (outbox, control) = carry::control(
-        sender,
-        receiver.with_limit(shared::wire::FRAME_BYTES_MAX),
-        arrived,
-    );
+    let (outbox, control) = carry::control(sender, receiver, arrived);
     let _ = inputs.send(Input::Opened(number, outbox));
     tokio::select! {
         reason = control => reason,
         reason = connection.closed() => reason,
-    }
-}
-
-/// Hands the receiver's streams to the batches that wait for them.
-async fn accept_streams(connection: Connection, takes: Takes) {
-    while let Ok(stream) = connection.accept_stream().await {
-        let mut stream = stream.with_limit(shared::wire::FRAME_BYTES_MAX);
-        let takes = takes.clone();
-        tokio::spawn(async move {
-            let Ok(Some(first)) = stream.recv().await else {
-                return;
-            };
-            match Frame::decode(&first) {
-                Ok(Frame::Contents(batch)) => takes.parts(batch, stream).await,
-                Ok(Frame::Chunks(batch, index)) => takes.chunks(batch, index, stream).await,
-                Ok(other) => warn!(
-                    frame = other.name(),
-                    "a stream began with a frame that does not begin one"
-                ),
-                Err(refused) => warn!(%refused, "stream refused"),
-            }
-        });
     }
 }
 

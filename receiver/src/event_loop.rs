@@ -5,16 +5,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use carry::{Ask, Clients, Commits, Done, Ended, Jobs, Lane, Measured, Order, Outbox, Takes};
+use carry::{
+    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, Measured, Order, Outbox,
+    Room, Takes, Ticket,
+};
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
-use link::{Backoff, Connection, Dialer, Fingerprint, Priority, Receiver as Stream, Traffic};
+use link::{Backoff, Connection, Dialer, Fingerprint, Receiver as Stream, Traffic};
 use shared::control::{Event as Told, ProcessStatus, Request, Response};
 use shared::transfer::{Batch, Item};
 use shared::tree::Gen;
 use shared::utc::UtcMs;
-use shared::wire::{FRAME_BYTES_MAX, Frame};
+use shared::wire::Frame;
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
@@ -61,8 +64,8 @@ enum Input {
     Connected(Connection, Stream, link::Sender),
     NotConnected(String),
     Redial,
-    /// From the connection with this number.
-    Frame(u64, Frame),
+    /// From the connection with this number, with the room that it takes until it is handled.
+    Frame(u64, Frame, Room),
     Batch(u64, Batch, Option<u64>, Stream),
     Ended(u64, String),
     Answered(Client, Response),
@@ -76,6 +79,9 @@ struct Linked {
     outbox: Outbox,
     takes: Takes,
     lane: Lane,
+    gives: Gives,
+    /// Requests of the pusher's clients that are not answered yet.
+    asked: usize,
 }
 
 struct EventLoop {
@@ -157,10 +163,15 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             biased;
             _ = stop.wait_for(|stop| *stop) => Input::Stop,
             Some(report) = reports.recv() => Input::Event(Done::from(report).into()),
-            Some(input) = queue.recv() => input,
-            Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
-            Some(ask) = asks.recv() => Input::Asked(ask),
-            () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
+            input = async {
+                // Nobody is first here: a partner that floods us does not keep a person waiting.
+                tokio::select! {
+                    Some(input) = queue.recv() => input,
+                    Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
+                    Some(ask) = asks.recv() => Input::Asked(ask),
+                    () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
+                }
+            } => input,
         };
         // Whether more is moving has to be known before anything is planned or told.
         while let Ok(hint) = hints.try_recv() {
@@ -176,8 +187,8 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                 this.dialling = false;
                 this.dial();
             }
-            Input::Frame(number, frame) => {
-                if this.is_current(number) {
+            Input::Frame(number, frame, _room) => {
+                if this.is_current(number) && this.may_ask(&frame) {
                     this.apply(Event::Frame(frame));
                 }
             }
@@ -220,16 +231,17 @@ impl EventLoop {
             Action::Look(look) => self.jobs.look(look),
             Action::Send(frame) => {
                 if let Some(linked) = &self.linked {
-                    linked.outbox.send(frame);
+                    linked.outbox.send(&frame);
                 }
             }
             Action::Give(batch, items) => self.give(batch, items),
             Action::GiveChunks(need) => {
-                if let Some(linked) = &self.linked {
+                if let Some((linked, ticket)) = self.ticket() {
                     tokio::spawn(carry::give_chunks(
                         Arc::clone(self.jobs.replica()),
                         linked.connection.clone(),
                         need,
+                        ticket,
                     ));
                 }
             }
@@ -264,19 +276,17 @@ impl EventLoop {
     }
 
     fn give(&self, batch: Gen, items: Vec<Item>) {
-        let Some(linked) = &self.linked else { return };
+        let Some((linked, ticket)) = self.ticket() else {
+            return;
+        };
         let (connection, replica) = (linked.connection.clone(), Arc::clone(self.jobs.replica()));
         let span = info_span!("give", batch = batch.0, files = items.len());
-        let send = async move {
-            let mut stream = connection.open_stream(Priority::Small).await?;
-            stream.send(&Frame::Contents(batch).encode()).await?;
-            carry::give(replica, items, stream).await
-        };
         // A failure ends the connection, and with it every batch that was on its way.
         tokio::spawn(
             async move {
                 drop(
-                    send.await
+                    carry::give_fetched(replica, connection, batch, items, ticket)
+                        .await
                         .inspect_err(|error| warn!(%error, "content not sent")),
                 );
             }
@@ -285,6 +295,9 @@ impl EventLoop {
     }
 
     fn take(&mut self, batch: Batch, place: Option<u64>, stream: Stream) {
+        if let Some(reason) = self.state.refuses(&batch) {
+            return self.apply(Event::Violation(reason));
+        }
         let Some(linked) = &self.linked else { return };
         let span = info_span!("take", batch = batch.number.0, ops = batch.ops.len());
         let order = Order {
@@ -293,13 +306,9 @@ impl EventLoop {
             resolved: self.state.resolved(),
         };
         let outbox = Some(linked.outbox.clone());
-        let take = linked.takes.take(
-            self.jobs.clone(),
-            order,
-            Some(stream),
-            outbox,
-            linked.lane.clone(),
-        );
+        let take = linked
+            .takes
+            .take(self.jobs.clone(), order, Some(stream), outbox, &linked.lane);
         self.apply(Event::Batch(batch));
         tokio::spawn(take.instrument(span));
     }
@@ -310,6 +319,31 @@ impl EventLoop {
         self.linked
             .as_ref()
             .is_some_and(|linked| linked.number == number)
+    }
+
+    /// Lets a frame pass, unless it is one request too many.
+    fn may_ask(&mut self, frame: &Frame) -> bool {
+        let Some(linked) = &mut self.linked else {
+            return false;
+        };
+        if !matches!(frame, Frame::Ask(..)) {
+            return true;
+        }
+        linked.asked += 1;
+        if linked.asked > CLIENTS_MAX {
+            linked.outbox.end(carry::ASKS_TOO_MUCH.into());
+        }
+        linked.asked <= CLIENTS_MAX
+    }
+
+    /// Returns the right to give something to the partner, unless it asks for too much.
+    fn ticket(&self) -> Option<(&Linked, Ticket)> {
+        let linked = self.linked.as_ref()?;
+        let ticket = linked.gives.ask();
+        if ticket.is_none() {
+            linked.outbox.end(carry::ASKS_TOO_MUCH.into());
+        }
+        Some((linked, ticket?))
     }
 
     fn dial(&mut self) {
@@ -363,16 +397,21 @@ impl EventLoop {
         let span = info_span!("link", number);
         let arrived = {
             let inputs = self.inputs.clone();
-            move |frame| drop(inputs.send(Input::Frame(number, frame)))
+            move |frame, room| drop(inputs.send(Input::Frame(number, frame, room)))
         };
-        let (outbox, control) =
-            carry::control(sender, receiver.with_limit(FRAME_BYTES_MAX), arrived);
+        let (outbox, control) = carry::control(sender, receiver, arrived);
         let takes = Takes::default();
-        tokio::spawn(accept_streams(
-            number,
+        let begun: Arc<carry::Begun> = {
+            let inputs = self.inputs.clone();
+            Arc::new(move |batch, place, stream| {
+                drop(inputs.send(Input::Batch(number, batch, place, stream)));
+            })
+        };
+        tokio::spawn(carry::accept_streams(
             connection.clone(),
             takes.clone(),
-            self.inputs.clone(),
+            outbox.clone(),
+            Some(begun),
         ));
         let (inputs, closing) = (self.inputs.clone(), connection.clone());
         let serve = async move {
@@ -390,6 +429,8 @@ impl EventLoop {
             outbox,
             takes,
             lane: Lane::default(),
+            gives: Gives::default(),
+            asked: 0,
         });
         self.apply(Event::Linked);
     }
@@ -406,6 +447,7 @@ impl EventLoop {
         };
         info!(number, %reason, "the link is down");
         linked.takes.hang_up();
+        linked.lane.close();
         let bytes = linked.connection.bytes();
         self.traffic.sent += bytes.sent;
         self.traffic.received += bytes.received;
@@ -455,39 +497,13 @@ impl EventLoop {
         match client {
             Client::Local(id) => self.clients.answer(id, response),
             Client::Remote(id) => {
+                if let Some(linked) = &mut self.linked {
+                    linked.asked = linked.asked.saturating_sub(1);
+                }
                 let text = carry::answer_text(&response);
                 self.start(Action::Send(Frame::Answer(id, text)));
             }
         }
-    }
-}
-
-/// Hands the pusher's streams on: batches to the loop, chunks to the batches that wait for them.
-async fn accept_streams(
-    number: u64,
-    connection: Connection,
-    takes: Takes,
-    inputs: mpsc::UnboundedSender<Input>,
-) {
-    while let Ok(stream) = connection.accept_stream().await {
-        let mut stream = stream.with_limit(FRAME_BYTES_MAX);
-        let (takes, inputs) = (takes.clone(), inputs.clone());
-        tokio::spawn(async move {
-            let Ok(Some(first)) = stream.recv().await else {
-                return;
-            };
-            match Frame::decode(&first) {
-                Ok(Frame::Batch(batch, place)) => {
-                    drop(inputs.send(Input::Batch(number, batch, place, stream)));
-                }
-                Ok(Frame::Chunks(batch, index)) => takes.chunks(batch, index, stream).await,
-                Ok(other) => warn!(
-                    frame = other.name(),
-                    "a stream began with a frame that does not begin one"
-                ),
-                Err(refused) => warn!(%refused, "stream refused"),
-            }
-        });
     }
 }
 

@@ -21,12 +21,17 @@ use shared::control::{
 };
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::RelPath;
-use shared::transfer::{Batch, Item, Need, Outcome};
-use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
+use shared::transfer::{Batch, Item, Need, Outcome, TAKING_MAX};
+use shared::tree::{BaseRow, Entry, GEN_GROWTH_MAX, Gen, PATHS_MAX, Side, Sight, Trees};
 use shared::utc::UtcMs;
 use shared::wire::{
     AgreedRow, Frame, Hello, IndexId, PROTOCOL_VERSION, PairId, Proof, SeenRow, Welcome, pages,
 };
+
+/// Said to a pusher whose batch numbers would use up those that are left.
+const FAR_BEYOND: &str = "the pusher's batch numbers are far beyond all before";
+/// Sweeps that the pusher may wait for at one time: one for each of its clients that flushes.
+const SWEEPS_MAX: usize = 1024;
 
 /// What does not change while the receiver runs.
 #[derive(Debug, Clone)]
@@ -82,6 +87,8 @@ pub enum Event {
     Frame(Frame),
     /// A batch has begun to arrive on a stream of its own.
     Batch(Batch),
+    /// The pusher has sent what no honest one sends.
+    Violation(String),
     /// The connection has ended, or could not be made.
     Unlinked(String),
     /// The rules' file of this side was read; `None` when there is none.
@@ -140,6 +147,8 @@ enum Phase {
     /// are durable.
     Telling,
     Ready,
+    /// The pusher has done what no honest one does. What still arrives is not looked at.
+    Refused,
 }
 
 /// The receiver's state machine.
@@ -151,6 +160,8 @@ pub struct Receiver {
     notes: Notes,
     index: IndexId,
     phase: Phase,
+    /// The last batch known when this connection began.
+    greeted_at: Gen,
     /// Rows up to this batch are stored on both sides.
     resolved: Gen,
     /// Commits that are not durable yet, with what has to be said when they are.
@@ -184,6 +195,8 @@ pub struct Receiver {
 #[derive(Debug)]
 struct Committing {
     rows: Vec<AgreedRow>,
+    /// How many of their paths were not in the base when they came.
+    unknown: usize,
     note: bool,
 }
 
@@ -212,6 +225,7 @@ impl Receiver {
             setup,
             trees,
             looks,
+            greeted_at: notes.last_batch,
             resolved: notes.resolved,
             notes,
             index: stored.index,
@@ -254,6 +268,7 @@ impl Receiver {
             Event::Linked => self.linked(),
             Event::Frame(frame) => self.frame(frame),
             Event::Batch(batch) => drop(self.taking.insert(batch.number, batch)),
+            Event::Violation(reason) => self.refuse_pusher(reason),
             Event::Unlinked(reason) => self.unlinked(reason),
             Event::RulesRead(file) => self.rules_read(file),
             Event::Asked(client, request) => self.asked(client, request),
@@ -391,6 +406,7 @@ impl Receiver {
     fn linked(&mut self) {
         self.phase = Phase::Connected;
         self.told_moving = false;
+        self.greeted_at = self.notes.last_batch;
         self.last_heard = Some(self.now);
         self.actions.push(Action::Send(Frame::Hello(Hello {
             version: PROTOCOL_VERSION,
@@ -412,6 +428,11 @@ impl Receiver {
             }
             (Phase::Ready, Frame::TellAll) => self.tell_all(),
             (Phase::Ready, Frame::Sweep(id)) => {
+                if self.sweeps.len() >= SWEEPS_MAX {
+                    return self.refuse_pusher(format!(
+                        "the pusher waits for more than {SWEEPS_MAX} sweeps at one time"
+                    ));
+                }
                 let ours = self.looks.ask_sweep();
                 self.sweeps.insert(ours, id);
             }
@@ -421,16 +442,65 @@ impl Receiver {
             (Phase::Ready, Frame::Need(need)) => self.actions.push(Action::GiveChunks(need)),
             (Phase::Ready, Frame::Proof(proof)) => self.proved(proof),
             (Phase::Ready, Frame::Ask(id, request)) => self.asked_by_peer(id, &request),
-            (_, Frame::Answer(id, response)) => self.answered_by_peer(id, &response),
+            (Phase::Refused, _) => {}
+            (Phase::Ready, Frame::Answer(id, response)) => self.answered_by_peer(id, &response),
             (_, Frame::Refuse(reason)) => self.actions.push(Action::Unlink(reason)),
             (_, Frame::Unknown(_)) => {}
             (_, other) => {
-                let reason = format!("a {} frame came when none was expected", other.name());
-                self.actions
-                    .push(Action::Send(Frame::Refuse(reason.clone())));
-                self.actions.push(Action::Unlink(reason));
+                self.refuse_pusher(format!(
+                    "a {} frame came when none was expected",
+                    other.name()
+                ));
             }
         }
+    }
+
+    /// Says whether no honest pusher can have come so far in this connection.
+    fn is_far(&self, batch: Gen) -> bool {
+        self.greeted_at.is_behind(batch, GEN_GROWTH_MAX)
+    }
+
+    /// Ends the link, with the first reason; what else was on its way is refused in silence.
+    fn refuse_pusher(&mut self, reason: String) {
+        if self.phase == Phase::Refused {
+            return;
+        }
+        self.actions
+            .push(Action::Send(Frame::Refuse(reason.clone())));
+        self.actions.push(Action::Unlink(reason));
+        self.phase = Phase::Refused;
+    }
+
+    /// Says why a batch is not to be taken; `None` for any that an honest pusher sends.
+    pub fn refuses(&self, batch: &Batch) -> Option<String> {
+        let number = batch.number.0;
+        if self.phase != Phase::Ready {
+            return Some(format!(
+                "batch {number} came before the greeting was complete"
+            ));
+        }
+        if self.taking.len() >= TAKING_MAX {
+            return Some(format!(
+                "batch {number} is one more than {TAKING_MAX} at one time"
+            ));
+        }
+        if self.taking.contains_key(&batch.number) || batch.number <= self.resolved {
+            return Some(format!("batch {number} has come before"));
+        }
+        if self.is_far(batch.number) {
+            return Some(FAR_BEYOND.into());
+        }
+        // A later batch has settled the path, so this one is old.
+        let newer = batch.ops.iter().find(|op| {
+            let row = self.trees.base().get(&op.path);
+            row.is_some_and(|row| row.batch >= batch.number)
+        });
+        newer.map(|op| {
+            format!(
+                "batch {number} is older than what was agreed on \"{}\"",
+                op.path
+            )
+        })
     }
 
     fn welcome(&mut self, welcome: Welcome) {
@@ -440,10 +510,10 @@ impl Receiver {
                  install the same layer-sync on both machines",
                 welcome.version
             );
-            self.actions
-                .push(Action::Send(Frame::Refuse(reason.clone())));
-            self.actions.push(Action::Unlink(reason));
-            return;
+            return self.refuse_pusher(reason);
+        }
+        if self.is_far(welcome.resolved) {
+            return self.refuse_pusher(FAR_BEYOND.into());
         }
         self.phase = Phase::Welcomed;
         self.setup.peer = welcome.node;
@@ -538,6 +608,24 @@ impl Receiver {
     // The base
 
     fn agreed(&mut self, batch: Gen, rows: Vec<AgreedRow>) {
+        let unknown = rows
+            .iter()
+            .filter(|(path, _)| self.is_unknown(path))
+            .count();
+        let (mut waiting, mut known) = (rows.len(), self.trees.base().len() + unknown);
+        for commit in self.committing.values().flatten() {
+            waiting += commit.rows.len();
+            known += commit.unknown;
+        }
+        if waiting.max(known) > PATHS_MAX {
+            return self.refuse_pusher(format!(
+                "the pusher tells of more than {PATHS_MAX} base rows, which is the limit"
+            ));
+        }
+        if self.is_far(batch) || rows.iter().any(|(_, row)| self.is_far(row.batch)) {
+            return self
+                .refuse_pusher("the pusher's batch numbers are far beyond all before".into());
+        }
         let newer: Vec<AgreedRow> = rows
             .into_iter()
             .filter(|(path, row)| {
@@ -559,10 +647,19 @@ impl Receiver {
             rows: rows.clone(),
             notes: self.notes.clone(),
         });
-        self.committing
-            .entry(batch)
-            .or_default()
-            .push(Committing { rows, note });
+        let unknown = rows
+            .iter()
+            .filter(|(path, _)| self.is_unknown(path))
+            .count();
+        self.committing.entry(batch).or_default().push(Committing {
+            rows,
+            unknown,
+            note,
+        });
+    }
+
+    fn is_unknown(&self, path: &RelPath) -> bool {
+        !self.trees.base().contains_key(path)
     }
 
     fn committed(&mut self, batch: Gen) {

@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hash::{ContentHash, SetHash};
+use crate::limit;
 use crate::path::RelPath;
+use crate::transfer::TEXT_BYTES_MAX;
 use crate::tree::{Entry, Side};
 use crate::utc::UtcMs;
 
@@ -14,6 +16,8 @@ use crate::utc::UtcMs;
 pub const SCHEMA: u32 = 1;
 /// Most problems that a status lists; the counts are always complete.
 pub const PROBLEMS_MAX: usize = 100;
+/// Longest [`Problem::code`], in bytes.
+pub const CODE_BYTES_MAX: usize = 64;
 /// Longest line on the control socket, in bytes.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -241,14 +245,17 @@ pub enum Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Starts with its state: `halted.`, `held.` or `degraded.`.
+    #[serde(deserialize_with = "limit::text::<_, CODE_BYTES_MAX>")]
     pub code: String,
     /// How bad it is.
     pub severity: Health,
     /// The path, if it is about one.
     pub path: Option<String>,
     /// What is wrong, one sentence.
+    #[serde(deserialize_with = "limit::text::<_, TEXT_BYTES_MAX>")]
     pub text: String,
     /// The command or the act that helps.
+    #[serde(deserialize_with = "limit::text::<_, TEXT_BYTES_MAX>")]
     pub fix: String,
 }
 

@@ -11,6 +11,8 @@ pub mod path;
 
 pub mod hash;
 
+mod limit;
+
 pub mod utc;
 
 pub mod chunk;

@@ -5,9 +5,10 @@
 //! for long content it sends the list of chunks, and the taker answers with a [`Need`] for those
 //! that it does not hold. Nothing is used before its hash is checked.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::{Chunk, Manifest};
+use crate::limit;
 use crate::merge::How;
 use crate::path::RelPath;
 use crate::tree::{Entry, Gen};
@@ -18,8 +19,23 @@ pub const BATCH_OPS_MAX: usize = 1000;
 pub const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most chunks in one [`Part::Manifest`]; a longer list comes in several.
 pub const MANIFEST_CHUNKS_MAX: usize = 32 * 1024;
-/// Most bytes of content in one [`Part::Pack`] or [`ChunkRun`], uncompressed.
-pub const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of content in one [`Part::Pack`] or [`ChunkRun`], compressed or not. A giver ends a part
+/// at 1 MiB; a last small file may go beyond. A taker has some parts of each stream in memory, so
+/// this is what bounds it.
+pub const PART_BYTES_MAX: usize = 1024 * 1024 + 128 * 1024;
+/// Longest file that travels, in bytes. A longer one is held on the side that would take it, since the
+/// list of its chunks has to fit into memory.
+pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024 * 1024;
+/// Most chunks in the lists of long files that a side is taking at one time, over all batches: 45 bytes
+/// each in memory. A file of [`FILE_BYTES_MAX`] has two thirds of them. What does not fit is
+/// [`Outcome::Gone`], and is planned again.
+pub const CHUNKS_LISTED_MAX: usize = 3 * 1024 * 1024;
+/// Most runs in one [`Need`]. A file that lacks more is asked for in several goes.
+pub const RUNS_MAX: usize = 256 * 1024;
+/// Most batches that a side takes at one time. A planner has at most eight on their way to each side.
+pub const TAKING_MAX: usize = 16;
+/// Longest [`Trouble::text`] and text of a problem, in bytes: a few paths and the words around them.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// Where the content for an operation comes from, seen from the side that carries it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +89,8 @@ impl Op {
 pub struct Batch {
     /// Its number.
     pub number: Gen,
-    /// In the order in which they take effect.
+    /// In the order in which they take effect; at most [`BATCH_OPS_MAX`].
+    #[serde(deserialize_with = "limit::list::<_, _, BATCH_OPS_MAX>")]
     pub ops: Vec<Op>,
 }
 
@@ -100,6 +117,7 @@ pub struct Trouble {
     /// The kind, for programs.
     pub kind: TroubleKind,
     /// One sentence for a person.
+    #[serde(deserialize_with = "limit::text::<_, TEXT_BYTES_MAX>")]
     pub text: String,
 }
 
@@ -171,11 +189,13 @@ pub struct Item {
 pub enum Part {
     /// Whole small files, one after another, compressed together when that is shorter.
     Pack {
-        /// The files in `bytes`, in order.
+        /// The files in `bytes`, in order; at most one for each operation.
+        #[serde(deserialize_with = "limit::list::<_, _, BATCH_OPS_MAX>")]
         files: Vec<PackedFile>,
         /// Whether `bytes` is a zstd frame.
         zstd: bool,
-        /// The contents.
+        /// The contents; at most [`PART_BYTES_MAX`].
+        #[serde(deserialize_with = "limit::bytes::<_, PART_BYTES_MAX>")]
         bytes: Vec<u8>,
     },
     /// The chunks of one long file.
@@ -184,7 +204,8 @@ pub enum Part {
         index: u32,
         /// Modification time, nanoseconds since 1970 UTC.
         mtime_ns: i64,
-        /// The chunks, or the next of them.
+        /// The chunks, or the next of them; at most [`MANIFEST_CHUNKS_MAX`].
+        #[serde(deserialize_with = "piece_of_manifest")]
         manifest: Manifest,
         /// Whether more chunks of this file follow in another part.
         more: bool,
@@ -214,7 +235,8 @@ pub struct Need {
     pub batch: Gen,
     /// The file.
     pub item: Item,
-    /// Chunk numbers as (first, count), ascending.
+    /// Chunk numbers as (first, count), ascending; at most [`RUNS_MAX`].
+    #[serde(deserialize_with = "limit::list::<_, _, RUNS_MAX>")]
     pub runs: Vec<(u32, u32)>,
 }
 
@@ -227,8 +249,14 @@ pub struct ChunkRun {
     pub count: u32,
     /// Whether `bytes` is a zstd frame.
     pub zstd: bool,
-    /// The chunks, one after another.
+    /// The chunks, one after another; at most [`PART_BYTES_MAX`].
+    #[serde(deserialize_with = "limit::bytes::<_, PART_BYTES_MAX>")]
     pub bytes: Vec<u8>,
+}
+
+/// Decodes a list of chunks. A stored one may be longer than one that travels, so the limit is here.
+fn piece_of_manifest<'de, D: Deserializer<'de>>(from: D) -> Result<Manifest, D::Error> {
+    limit::list::<_, _, MANIFEST_CHUNKS_MAX>(from).map(|chunks| Manifest { chunks })
 }
 
 /// Returns the runs of chunks for which `held` says false.

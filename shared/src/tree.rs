@@ -5,10 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::hash::{ContentHash, SetHash};
+use crate::limit;
 use crate::path::{RelPath, below};
+
+/// Longest target of a link, in bytes: what Linux can store. macOS stores less.
+pub const LINK_BYTES_MAX: usize = 4096;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,9 +31,18 @@ pub enum Entry {
     Dir,
     /// A symbolic link. Its target is text; it is never followed.
     Symlink {
-        /// The target as it is stored.
+        /// The target as it is stored; at most [`LINK_BYTES_MAX`], without NUL.
+        #[serde(deserialize_with = "link_target")]
         target: Box<str>,
     },
+}
+
+fn link_target<'de, D: Deserializer<'de>>(from: D) -> Result<Box<str>, D::Error> {
+    let target = limit::text::<_, LINK_BYTES_MAX>(from)?;
+    if target.contains('\0') {
+        return Err(de::Error::custom("the target of a link has a NUL byte"));
+    }
+    Ok(target.into())
 }
 
 impl Entry {
@@ -161,6 +174,16 @@ impl Side {
 #[serde(try_from = "u64")]
 pub struct Gen(pub u64);
 
+/// Most paths of a tree that the other machine may tell of. Each costs about 300 bytes of memory here,
+/// so there is a limit; a larger tree is refused with a sentence.
+pub const PATHS_MAX: usize = 1_000_000;
+/// How far a receiver's batch numbers may be ahead of the pusher's. After a restored index it is ahead
+/// by what was agreed since; without a limit, one wrong number would use up all of them.
+pub const GEN_LEAD_MAX: u64 = 1 << 48;
+/// How far a pusher's batch numbers may grow in one connection. It is so much less than
+/// [`GEN_LEAD_MAX`] that no faulty pusher takes a receiver out of the reach of a good one.
+pub const GEN_GROWTH_MAX: u64 = 1 << 32;
+
 /// No pair ever comes this far; whoever sends a higher number is broken.
 const GEN_MAX: u64 = u64::MAX / 2;
 
@@ -177,6 +200,11 @@ impl TryFrom<u64> for Gen {
 }
 
 impl Gen {
+    /// Says whether `other` is ahead by more than `lead`.
+    pub fn is_behind(self, other: Self, lead: u64) -> bool {
+        other.0.saturating_sub(self.0) > lead
+    }
+
     /// Returns the next number.
     #[must_use]
     pub fn next(self) -> Self {

@@ -10,22 +10,40 @@
 //! Golden bytes of every frame are in `tests/fixtures/frames`. A frame of an unknown kind is
 //! refused, except that kinds from [`OPTIONAL_FROM`] on may be skipped by whoever does not know them.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::control;
 use crate::hash::SetHash;
+use crate::ignore::RULES_BYTES_MAX;
+use crate::limit::{self, List, Text};
 use crate::path::RelPath;
-use crate::transfer::{Batch, ChunkRun, Item, Need, Op, Outcome, Part};
+use crate::transfer::{
+    BATCH_OPS_MAX, Batch, ChunkRun, Item, Need, Op, Outcome, PART_BYTES_MAX, Part,
+};
 use crate::tree::{BaseRow, Entry, Gen, Sight};
 
 /// The version of this protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
-/// Largest frame, in bytes: one part with its header. A longer one ends the connection.
-pub const FRAME_BYTES_MAX: usize = crate::transfer::PART_BYTES_MAX + 1024 * 1024;
+/// Largest frame, in bytes: a long answer to a client. A longer one ends the connection.
+pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Largest [`Frame::Batch`], in bytes: a page of operations and a last one that goes beyond.
+pub const BATCH_FRAME_BYTES_MAX: usize = PAGE_BYTES_MAX + 64 * 1024;
+/// Largest frame on a stream of content, in bytes: a part with the list of its files. Many streams
+/// arrive at one time, so that this times their number is memory.
+pub const PART_FRAME_BYTES_MAX: usize = PART_BYTES_MAX + 64 * 1024;
 /// Most rows in one frame; longer lists come in several frames ([`pages`]).
 pub const ROWS_MAX: usize = 2000;
 /// Most bytes of rows in one frame, save for a last row that goes beyond.
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest name of a node, in bytes.
+pub const NODE_BYTES_MAX: usize = 64;
+/// Longest text of [`Frame::Refuse`], in bytes.
+pub const REASON_BYTES_MAX: usize = 4096;
+/// Longest text of [`Frame::Ask`], in bytes: a request names at most one path.
+pub const ASK_BYTES_MAX: usize = 64 * 1024;
+/// Longest text of [`Frame::Answer`], in bytes.
+pub const ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 /// Kinds from this one on may be skipped by a receiver of the frame that does not know them.
 pub const OPTIONAL_FROM: u8 = 128;
 
@@ -44,7 +62,8 @@ pub struct Hello {
     pub version: u32,
     /// The pair that it belongs to.
     pub pair: PairId,
-    /// Its name, for people.
+    /// Its name, for people; at most [`NODE_BYTES_MAX`].
+    #[serde(deserialize_with = "node_name")]
     pub node: String,
     /// Its index.
     pub index: IndexId,
@@ -59,7 +78,8 @@ pub struct Hello {
 pub struct Welcome {
     /// [`PROTOCOL_VERSION`] of the pusher.
     pub version: u32,
-    /// Its name, for people.
+    /// Its name, for people; at most [`NODE_BYTES_MAX`].
+    #[serde(deserialize_with = "node_name")]
     pub node: String,
     /// Its index.
     pub index: IndexId,
@@ -69,7 +89,19 @@ pub struct Welcome {
     /// Rows up to this batch are stored on both sides.
     pub resolved: Gen,
     /// The agreed text of `.layerignore`.
+    #[serde(deserialize_with = "limit::text::<_, RULES_BYTES_MAX>")]
     pub ignore: String,
+}
+
+/// Decodes the name of a node. It is shown to people and stands in names of conflict copies.
+fn node_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = limit::text::<_, NODE_BYTES_MAX>(from)?;
+    if name.contains(|c: char| c == '/' || c.is_control()) {
+        return Err(de::Error::custom(
+            "the name of a node has a slash or a control character",
+        ));
+    }
+    Ok(name)
 }
 
 /// A row of the base with its path.
@@ -93,6 +125,7 @@ pub struct Proof {
     /// What both statuses show.
     pub sync: control::SyncCounts,
     /// Paths that wait for something, the first [`control::PROBLEMS_MAX`] of them.
+    #[serde(deserialize_with = "limit::list::<_, _, { control::PROBLEMS_MAX }>")]
     pub problems: Vec<control::Problem>,
 }
 
@@ -268,29 +301,29 @@ macro_rules! frames {
     (@pattern $variant:ident) => { Self::$variant };
     (@pattern $variant:ident $($field:ident)+) => { Self::$variant($($field),+) };
     (@build $variant:ident) => { Self::$variant };
-    (@build $variant:ident $($field:ident)+) => { Self::$variant($($field),+) };
+    (@build $variant:ident $($field:ident)+) => { Self::$variant($($field.into()),+) };
     (@encode $kind:literal $($field:ident)*) => { write_fields($kind, &($($field,)*)) };
 }
 
 frames! {
     1 "hello" Hello(hello: Hello),
     2 "welcome" Welcome(welcome: Welcome),
-    3 "refuse" Refuse(reason: String),
+    3 "refuse" Refuse(reason: Text<REASON_BYTES_MAX>),
     4 "start" Start(),
-    5 "bases" Bases(rows: Vec<AgreedRow>),
-    6 "seen" Seen(rows: Vec<SeenRow>),
+    5 "bases" Bases(rows: List<AgreedRow, ROWS_MAX>),
+    6 "seen" Seen(rows: List<SeenRow, ROWS_MAX>),
     7 "ready" Ready(hash: SetHash),
     8 "tell-all" TellAll(),
-    9 "agreed" Agreed(batch: Gen, rows: Vec<AgreedRow>),
+    9 "agreed" Agreed(batch: Gen, rows: List<AgreedRow, ROWS_MAX>),
     10 "noted" Noted(batch: Gen),
     11 "sweep" Sweep(id: u64),
     12 "swept" Swept(id: u64, hash: SetHash),
-    13 "fetch" Fetch(batch: Gen, items: Vec<Item>),
-    14 "applied" Applied(batch: Gen, outcomes: Vec<Outcome>),
+    13 "fetch" Fetch(batch: Gen, items: List<Item, BATCH_OPS_MAX>),
+    14 "applied" Applied(batch: Gen, outcomes: List<Outcome, BATCH_OPS_MAX>),
     15 "need" Need(need: Need),
     16 "proof" Proof(proof: Proof),
-    17 "ask" Ask(id: u64, request: String),
-    18 "answer" Answer(id: u64, response: String),
+    17 "ask" Ask(id: u64, request: Text<ASK_BYTES_MAX>),
+    18 "answer" Answer(id: u64, response: Text<ANSWER_BYTES_MAX>),
     19 "batch" Batch(batch: Batch, lane: Option<u64>),
     20 "contents" Contents(batch: Gen),
     21 "part" Part(part: Part),
@@ -312,6 +345,11 @@ fn read_fields<T: DeserializeOwned>(name: &'static str, bytes: &[u8]) -> Result<
         Ok((_, rest)) => Err(FrameRefused::Malformed(
             name,
             format!("{} bytes too many", rest.len()),
+        )),
+        // postcard drops what a type says about its refusal.
+        Err(postcard::Error::SerdeDeCustom) => Err(FrameRefused::Malformed(
+            name,
+            "a value in it is not allowed, or longer than its limit".into(),
         )),
         Err(error) => Err(FrameRefused::Malformed(name, error.to_string())),
     }

@@ -4,6 +4,7 @@
 //! Each function takes any bytes at all. It returns when they were handled as promised, and panics
 //! when they were not.
 
+mod calls;
 mod config_text;
 mod frame;
 mod pairing_code;
@@ -11,6 +12,7 @@ mod parts;
 mod path;
 mod reconcile;
 
+pub use calls::calls;
 pub use config_text::config;
 pub use frame::frame;
 pub use pairing_code::pairing_code;
@@ -22,11 +24,12 @@ pub use reconcile::reconcile;
 pub type Target = fn(&[u8]);
 
 /// All of them, under the names of their fuzz targets and of the folders of `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("frame", frame),
     ("path", path),
     ("config", config),
     ("pairing_code", pairing_code),
     ("reconcile", reconcile),
     ("parts", parts),
+    ("calls", calls),
 ];

@@ -87,7 +87,7 @@ pub fn honest_parts() -> Vec<u8> {
 }
 
 /// Returns the contents of the batch's files, each with its number of chunks.
-fn contents() -> [(Vec<u8>, u32); 4] {
+pub(crate) fn contents() -> [(Vec<u8>, u32); 4] {
     let long: Vec<u8> = (0..LONG_BYTES).map(|at| (at / 1000 % 251) as u8).collect();
     let mut chunker = Chunker::default();
     chunker.push(&long);
@@ -117,15 +117,15 @@ thread_local! {
 }
 
 /// A replica in a temporary folder.
-struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
-    replica: Arc<Replica>,
+    pub(crate) replica: Arc<Replica>,
     outcomes: Arc<Mutex<Vec<Outcome>>>,
     round: u64,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // In memory where that can be had: nothing here is about durability.
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
@@ -194,17 +194,34 @@ impl Bench {
     }
 
     fn play(&mut self, data: &[u8]) -> Vec<Outcome> {
-        self.round += 1;
-        let batch = self.batch();
+        let batch = self.next_batch();
         let mut taking = self.replica.take(&batch);
         feed(&mut taking, data);
+        let outcomes = self.apply(&batch, taking);
+        self.check(&batch, &outcomes);
+        self.clear(&[batch]);
+        outcomes
+    }
+
+    /// Makes a batch of the same operations under other names.
+    pub(crate) fn next_batch(&mut self) -> Batch {
+        self.round += 1;
+        self.batch()
+    }
+
+    /// Ends a taking, applies the batch, and returns what became of it.
+    pub(crate) fn apply(&self, batch: &Batch, taking: Taking) -> Vec<Outcome> {
         let staged = taking.finish();
         self.replica
-            .apply(&batch, staged, Gen(0))
+            .apply(batch, staged, Gen(0))
             .expect("the batch is recorded");
-        let outcomes = std::mem::take(&mut *self.outcomes.lock().expect("no holder panics"));
+        std::mem::take(&mut *self.outcomes.lock().expect("no holder panics"))
+    }
+
+    /// Checks that what is in the tree is whole, and that what is not done left nothing.
+    pub(crate) fn check(&self, batch: &Batch, outcomes: &[Outcome]) {
         assert_eq!(outcomes.len(), batch.ops.len());
-        for ((op, outcome), (content, _)) in batch.ops.iter().zip(&outcomes).zip(contents()) {
+        for ((op, outcome), (content, _)) in batch.ops.iter().zip(outcomes).zip(contents()) {
             match fs::read(self.at(&op.path)) {
                 Ok(found) => {
                     assert_eq!(outcome, &Outcome::Done, "{} is there", op.path);
@@ -221,13 +238,11 @@ impl Bench {
             [Outcome::Done, Outcome::Done],
             "these need nothing from the other side"
         );
-        self.clear(&batch);
-        outcomes
     }
 
     /// Takes everything away that the next round could find.
-    fn clear(&self, batch: &Batch) {
-        for op in &batch.ops {
+    pub(crate) fn clear(&self, batches: &[Batch]) {
+        for op in batches.iter().flat_map(|batch| &batch.ops) {
             let at = self.at(&op.path);
             fs::remove_file(&at).or_else(|_| fs::remove_dir(&at)).ok();
         }

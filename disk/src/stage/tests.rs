@@ -2,8 +2,8 @@ use std::fs;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use shared::chunk::{Chunker, Manifest};
-use shared::transfer::{Outcome, Source};
+use shared::chunk::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Chunker, Manifest};
+use shared::transfer::{MANIFEST_CHUNKS_MAX, Outcome, Source};
 
 use super::*;
 use crate::tests::{Bench, carry, file, noise, op, pack, path};
@@ -385,4 +385,89 @@ fn dropping_what_is_staged_cleans_up() {
     drop(staged);
     assert_eq!(bench.private("stage"), [""; 0]);
     assert_eq!(Arc::strong_count(&bench.replica), 1);
+}
+
+#[test]
+fn a_file_beyond_the_limit_is_held_before_anything_is_sent() {
+    let mut taker = Bench::new();
+    let entry = |len| {
+        Some(Entry::File {
+            content: ContentHash::of_bytes(b""),
+            len,
+            exec: false,
+        })
+    };
+    let ops = vec![
+        op("video", None, entry(FILE_BYTES_MAX + 1)),
+        op("huge", None, entry(u64::MAX)),
+        op("note", None, file("note")),
+    ];
+    let batch = taker.batch(ops);
+    let mut taking = taker.replica.take(&batch);
+    taking.part(pack(2, b"note")).expect("an honest pack");
+    assert!(!taking.missing(), "nothing else is waited for");
+    // Whoever sends its list all the same is not listened to.
+    let chunk = Chunk {
+        hash: ContentHash::of_bytes(b""),
+        len: CHUNK_BYTES_MAX as u32,
+    };
+    let chunks = vec![chunk; 1000];
+    assert!(matches!(
+        taking.part(list(0, Manifest { chunks })),
+        Ok(None)
+    ));
+    let staged = taking.finish();
+    taker.replica.apply(&batch, staged, Gen(0)).unwrap();
+    let outcomes = taker.outcomes();
+    for (outcome, name) in outcomes.iter().zip(["video", "huge"]) {
+        match outcome {
+            Outcome::Held(trouble) => {
+                assert!(trouble.text.contains(name) && trouble.text.contains("128 GiB"));
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert_eq!(outcomes[2], Outcome::Done);
+}
+
+#[test]
+fn lists_of_chunks_without_end_have_one_limit_for_all_batches() {
+    let mut taker = Bench::new();
+    let chunk = Chunk {
+        hash: ContentHash::of_bytes(b""),
+        len: CHUNK_BYTES_MIN as u32,
+    };
+    let entry = Entry::File {
+        content: ContentHash::of_bytes(b""),
+        len: FILE_BYTES_MAX,
+        exec: false,
+    };
+    let piece = |index| Part::Manifest {
+        index,
+        mtime_ns: 0,
+        manifest: Manifest {
+            chunks: vec![chunk; MANIFEST_CHUNKS_MAX],
+        },
+        more: true,
+    };
+    let files = 4;
+    let ops = (0..files).map(|n| op(&format!("video-{n}"), None, Some(entry.clone())));
+    let batch = taker.batch(ops.collect());
+    let pieces = CHUNKS_LISTED_MAX / MANIFEST_CHUNKS_MAX;
+    let mut first = taker.replica.take(&batch);
+    for n in 0..pieces {
+        let index = (n % files) as u32;
+        assert!(matches!(first.part(piece(index)), Ok(None)));
+    }
+    assert!(first.missing());
+    // There is no room left, for another batch neither.
+    let mut second = taker.replica.take(&batch);
+    for index in 0..files as u32 {
+        assert!(matches!(second.part(piece(index)), Ok(None)));
+    }
+    assert!(!second.missing(), "its files are put off");
+    drop(first);
+    let mut third = taker.replica.take(&batch);
+    assert!(matches!(third.part(piece(0)), Ok(None)));
+    assert!(third.missing(), "the room is there again");
 }

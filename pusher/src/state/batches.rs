@@ -324,6 +324,11 @@ impl Pusher {
 
     /// Takes what became of a batch on one side.
     pub(super) fn applied(&mut self, side: Side, batch: Gen, outcomes: Vec<Outcome>) {
+        // What became of a batch for this side is not for the receiver to say.
+        let is_its_own = |flying: &Flying| flying.side == side;
+        if !self.batches.flying.get(&batch).is_some_and(is_its_own) {
+            return;
+        }
         let Some(flying) = self.batches.flying.remove(&batch) else {
             return;
         };

@@ -16,16 +16,22 @@ use std::time::Instant;
 
 use shared::control::{Happening, PeerState};
 use shared::hash::SetHash;
-use shared::tree::{BaseRow, Side, Sight};
-use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, Welcome, pages};
+use shared::tree::{BaseRow, GEN_GROWTH_MAX, GEN_LEAD_MAX, PATHS_MAX, Side, Sight};
+use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, SeenRow, Welcome, pages};
 
 use super::batches::Committing;
 use super::{Action, Pusher};
+
+/// Said to a receiver whose batch numbers nobody can have given it.
+const FAR_AHEAD: &str = "the receiver's base has batch numbers that this pusher has never given; \
+                         pair the two again with `layer-sync pair`";
 
 /// The receiver, as seen from here.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     phase: Phase,
+    /// Base rows that it told of in this greeting.
+    bases: usize,
     pub(super) last_heard: Option<Instant>,
 }
 
@@ -39,11 +45,14 @@ enum Phase {
         whole: bool,
     },
     Ready,
+    /// It has done what no honest receiver does. What still arrives is not looked at.
+    Refused,
 }
 
 impl Peer {
     pub(super) fn link(&mut self, now: Instant) {
         self.phase = Phase::Connected;
+        self.bases = 0;
         self.last_heard = Some(now);
     }
 
@@ -59,7 +68,7 @@ impl Peer {
         match self.phase {
             Phase::Away if !paired => PeerState::Unpaired,
             Phase::Away => PeerState::Unlinked,
-            Phase::Connected | Phase::Greeting { .. } => PeerState::Greeting,
+            Phase::Connected | Phase::Greeting { .. } | Phase::Refused => PeerState::Greeting,
             Phase::Ready => PeerState::Linked,
         }
     }
@@ -69,23 +78,25 @@ impl Pusher {
     pub(super) fn frame(&mut self, frame: Frame) {
         self.peer.last_heard = Some(self.now);
         let greeting = matches!(self.peer.phase, Phase::Greeting { .. });
+        let greeted = greeting || self.peer.is_ready();
         match frame {
+            _ if self.peer.phase == Phase::Refused => {}
             Frame::Hello(hello) if self.peer.phase == Phase::Connected => self.hello(hello),
             Frame::Bases(rows) if greeting => self.bases(rows),
-            Frame::Seen(rows) if greeting || self.peer.is_ready() => {
-                self.observed(Side::Beta, rows);
-            }
+            Frame::Seen(rows) if greeted => self.told(rows),
             Frame::Ready(hash) if greeting => self.ready(hash),
-            Frame::Moving(moves) => self.beta_moves = moves,
-            Frame::Noted(batch) => self.batches.noted(batch),
+            Frame::Moving(moves) if greeted => self.beta_moves = moves,
+            Frame::Noted(batch) if greeted => self.batches.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
                 self.swept(Side::Beta, &[id]);
                 self.check_hash(hash);
             }
-            Frame::Applied(batch, outcomes) => self.applied(Side::Beta, batch, outcomes),
-            Frame::Need(need) => self.actions.push(Action::GiveChunks(need)),
-            Frame::Ask(id, request) => self.asked_by_peer(id, &request),
-            Frame::Answer(id, response) => self.answered_by_peer(id, &response),
+            Frame::Applied(batch, outcomes) if greeted => {
+                self.applied(Side::Beta, batch, outcomes);
+            }
+            Frame::Need(need) if greeted => self.actions.push(Action::GiveChunks(need)),
+            Frame::Ask(id, request) if greeted => self.asked_by_peer(id, &request),
+            Frame::Answer(id, response) if greeted => self.answered_by_peer(id, &response),
             Frame::Refuse(reason) => self.actions.push(Action::Unlink(reason)),
             Frame::Unknown(_) => {}
             other => {
@@ -99,6 +110,21 @@ impl Pusher {
         self.actions
             .push(Action::Send(Frame::Refuse(reason.clone())));
         self.actions.push(Action::Unlink(reason));
+        self.peer.phase = Phase::Refused;
+        // What it told is not needed any more, and may be large.
+        self.trees.forget_side(Side::Beta);
+        self.due.clear();
+    }
+
+    /// Takes what the receiver saw, unless it is more than can be held in memory.
+    fn told(&mut self, rows: Vec<SeenRow>) {
+        if self.trees.view(Side::Beta).apart().len() > PATHS_MAX {
+            return self.refuse(format!(
+                "the receiver's tree is apart at more than {PATHS_MAX} paths, which is the limit; \
+                 ignore some of them in .layerignore"
+            ));
+        }
+        self.observed(Side::Beta, rows);
     }
 
     fn hello(&mut self, hello: Hello) {
@@ -114,6 +140,13 @@ impl Pusher {
                 "the receiver belongs to another pair; pair the two again with `layer-sync pair`"
                     .into(),
             );
+        }
+        if self
+            .notes
+            .last_batch
+            .is_behind(hello.last_batch, GEN_LEAD_MAX)
+        {
+            return self.refuse(FAR_AHEAD.into());
         }
         self.setup.peer = hello.node;
         self.notes.last_batch = self.notes.last_batch.max(hello.last_batch);
@@ -174,6 +207,17 @@ impl Pusher {
 
     /// Takes base rows of the receiver that may be newer than ours.
     fn bases(&mut self, rows: Vec<AgreedRow>) {
+        self.peer.bases += rows.len();
+        if self.peer.bases > PATHS_MAX {
+            return self.refuse(format!(
+                "the receiver tells of more than {PATHS_MAX} base rows, which is the limit"
+            ));
+        }
+        let last = self.notes.last_batch;
+        let far = |row: &BaseRow| last.is_behind(row.batch, GEN_GROWTH_MAX);
+        if rows.iter().any(|(_, row)| far(row)) {
+            return self.refuse(FAR_AHEAD.into());
+        }
         let newer: Vec<AgreedRow> = rows
             .into_iter()
             .filter(|(path, row)| {
@@ -217,6 +261,8 @@ impl Pusher {
                 self.peer.phase = Phase::Ready;
                 self.last_proof = None;
                 self.due.extend(self.unsettled());
+                // What was held may not be there any more.
+                self.due.extend(self.holds.paths());
                 self.tell(Happening::Linked {
                     peer: self.setup.peer.clone(),
                 });

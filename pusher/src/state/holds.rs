@@ -77,6 +77,11 @@ impl Holds {
         retry.wait = (retry.wait * 2).min(RETRY_LONGEST);
     }
 
+    /// Returns the paths that are held.
+    pub(super) fn paths(&self) -> impl Iterator<Item = RelPath> + '_ {
+        self.held.keys().cloned()
+    }
+
     /// Forgets how often a path was tried: it has settled.
     pub(super) fn settled(&mut self, path: &RelPath) {
         self.held.remove(path);

@@ -513,3 +513,5 @@ fn a_flush_waits_for_both_sweeps_and_for_what_they_found() {
     bench.committed();
     assert!(answered(&bench));
 }
+
+mod liar;

@@ -111,7 +111,10 @@ impl Receiver {
     }
 
     pub(super) fn answered_by_peer(&mut self, id: u64, response: &str) {
-        self.passed_on.remove(&id);
+        // Only what was asked may be answered: the number may be that of a client who asked this side.
+        if self.passed_on.remove(&id).is_none() {
+            return;
+        }
         match serde_json::from_str(response) {
             Ok(response) => self
                 .actions
@@ -148,7 +151,12 @@ impl Receiver {
     }
 
     pub(super) fn proved(&mut self, proof: Proof) {
+        if self.is_far(proof.resolved) {
+            return self.refuse_pusher(super::FAR_BEYOND.into());
+        }
         self.resolved = self.resolved.max(proof.resolved);
+        // The next batch of any pusher is above what is resolved.
+        self.notes.last_batch = self.notes.last_batch.max(self.resolved);
         self.proof = Some(proof);
     }
 

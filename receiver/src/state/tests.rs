@@ -400,3 +400,5 @@ fn another_version_is_refused_in_words() {
             .any(|frame| matches!(frame, Frame::Refuse(why) if why.contains("version 99")))
     );
 }
+
+mod liar;

@@ -491,31 +491,6 @@ fn a_frame_that_is_too_long_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn the_largest_part_fits_into_a_frame() {
-    let run = ChunkRun {
-        first: u32::MAX,
-        count: u32::MAX,
-        zstd: true,
-        bytes: vec![0xff; crate::transfer::PART_BYTES_MAX],
-    };
-    let chunk = Chunk {
-        hash: content(""),
-        len: crate::chunk::CHUNK_BYTES_MAX as u32,
-    };
-    let list = Part::Manifest {
-        index: u32::MAX,
-        mtime_ns: i64::MIN,
-        manifest: Manifest {
-            chunks: vec![chunk; crate::transfer::MANIFEST_CHUNKS_MAX],
-        },
-        more: true,
-    };
-    for frame in [Frame::ChunkRun(run), Frame::Part(list)] {
-        assert!(frame.encode().len() <= FRAME_BYTES_MAX, "{}", frame.name());
-    }
-}
-
-#[test]
 fn a_path_in_a_frame_cannot_leave_the_root() {
     // The same frame with a name of the same length, so that only the name differs.
     let check = |text: &str, said: &str| {
@@ -696,3 +671,5 @@ fn long_lists_are_cut_into_pieces_that_fit_into_frames() {
         }
     }
 }
+
+mod limits;
