@@ -30,6 +30,7 @@ mod root;
 mod rules;
 mod scan;
 mod seen;
+mod sqlite;
 mod stage;
 mod trouble;
 mod volume;
@@ -59,6 +60,7 @@ use index::{Changes, Index};
 use kept::Kept;
 use root::Root;
 use seen::Seen;
+use sqlite::store::Snapshots;
 
 /// Threads that walk and hash.
 const LOOK_THREADS: usize = 2;
@@ -113,6 +115,8 @@ pub struct Replica {
     seen: Mutex<Seen>,
     rules: RwLock<CurrentRules>,
     kept: Kept,
+    /// What live databases hold.
+    snapshots: Snapshots,
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
@@ -179,6 +183,7 @@ impl Replica {
             loaded.base.extend(unrecorded);
         }
         apply::recover(&root, &kept).map_err(not_writable(root.private_path("stage")))?;
+        Snapshots::clear(&root).map_err(not_writable(root.private_path(root::SNAPSHOTS)))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(LOOK_THREADS)
             .thread_name(|number| format!("look-{number}"))
@@ -207,6 +212,7 @@ impl Replica {
                 are_new: true,
             }),
             kept,
+            snapshots: Snapshots::default(),
             sink,
             staging: Arc::default(),
             applying: Mutex::new(()),

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use shared::chunk::Manifest;
 use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
@@ -23,6 +24,7 @@ use crate::fingerprint::SeenRow;
 use crate::index::Changes;
 use crate::scan::Pass;
 use crate::seen::{Seen, Slot};
+use crate::sqlite::beside;
 use crate::{Replica, Report, lock};
 
 /// What to look at.
@@ -63,7 +65,7 @@ pub(crate) enum Found {
         obstacle: Obstacle,
         lost_mount: bool,
     },
-    /// A file that changed each time it was read.
+    /// A file that changed each time it was read, or a database that could not be read just now.
     Unstable,
 }
 
@@ -120,6 +122,7 @@ impl Replica {
             self.tell_unseen(&mut open)?;
             self.rules_applied(&rules);
         }
+        self.snapshots.prune(&self.root, Instant::now());
         let again = open.again.len();
         tracing::debug!(
             files = outcome.files,
@@ -153,7 +156,19 @@ impl Replica {
                 .or_else(|| seen.topmost_unknown(path))
                 .unwrap_or_else(|| path.clone())
         };
-        hints.iter().filter(worth).map(target).collect()
+        // What moves beside a database moves the database.
+        let owner = |path: &RelPath| {
+            let name = beside::owner(path.name())?;
+            let place = path.as_str().strip_suffix(path.name())?;
+            RelPath::parse(&format!("{place}{name}")).ok()
+        };
+        let with_owner = |path: &RelPath| [Some(path.clone()), owner(path)].into_iter().flatten();
+        hints
+            .iter()
+            .filter(worth)
+            .flat_map(with_owner)
+            .map(|path| target(&path))
+            .collect()
     }
 
     /// Writes down what was found, and reports it.

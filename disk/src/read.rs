@@ -16,6 +16,7 @@ use shared::tree::Entry;
 
 use crate::fingerprint::{Fingerprint, SeenRow, is_exec, now_ns};
 use crate::handle;
+use crate::sqlite::{self, Rest};
 
 /// How often a file that changes under the reader is read again at once.
 const TRIES: usize = 3;
@@ -36,6 +37,10 @@ pub(crate) enum Reading {
     Read(SeenRow, Option<Manifest>),
     /// It changed each time, or is not the kind of thing that it was.
     Unstable,
+    /// It is a database that is in use; its file alone is no content.
+    Live,
+    /// It is a database in use that could not be read for a while.
+    Refused,
     /// The caller asked to stop.
     Stopped,
 }
@@ -63,13 +68,24 @@ impl Reader {
         for _ in 0..TRIES {
             let now = now_ns();
             let (mut file, before) = handle::open_file(&dir, name)?;
+            let database = sqlite::header(&file, &before);
+            let is_live = |stat: &Stat| match database {
+                Some(header) => Ok(sqlite::rest(&dir, name, header, stat, now)? != Rest::AtRest),
+                None => Ok::<_, Errno>(false),
+            };
+            if is_live(&before)? {
+                return Ok(Reading::Live);
+            }
             let Some(content) = self
-                .content(&mut file, Some(stop))
+                .content(&mut *file, Some(stop))
                 .map_err(|error| errno(&error))?
             else {
                 return Ok(Reading::Stopped);
             };
             let print = Fingerprint::of(&fstat(&file)?, root_device);
+            if is_live(&before)? {
+                return Ok(Reading::Live);
+            }
             if print == Fingerprint::of(&before, root_device) {
                 let row = content.row(&before, print, now);
                 return Ok(Reading::Read(row, content.manifest));

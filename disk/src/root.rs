@@ -8,6 +8,7 @@
 //! | `lock` | held by the process that has the root; the kernel releases it when the process dies |
 //! | `stage/` | content on its way into the tree |
 //! | `kept/` | content that was displaced from it |
+//! | `snapshots/` | committed states of databases in use, for the givers; emptied at every start |
 
 use std::fmt;
 use std::fs::File;
@@ -28,6 +29,7 @@ const MARKER: &str = "marker";
 const LOCK: &str = "lock";
 const STAGE: &str = "stage";
 const KEPT: &str = "kept";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 const MARKER_VERSION: u32 = 1;
 /// A marker is a line; whatever is longer is none.
 const MARKER_BYTES_MAX: u64 = 4096;
@@ -87,6 +89,7 @@ pub(crate) struct Root {
     pub(crate) file_mode: u32,
     pub(crate) stage: OwnedFd,
     pub(crate) kept: OwnedFd,
+    pub(crate) snapshots: OwnedFd,
     dir: OwnedFd,
     pub(crate) private: OwnedFd,
     _lock: OwnedFd,
@@ -128,6 +131,7 @@ impl Root {
         };
         let stage = make_dir(&private, STAGE).map_err(not_writable)?;
         let kept = make_dir(&private, KEPT).map_err(not_writable)?;
+        let snapshots = make_dir(&private, SNAPSHOTS).map_err(not_writable)?;
         let file_mode = mode_of_new_files(&stage).map_err(not_writable)?;
         Ok(Self {
             path,
@@ -136,6 +140,7 @@ impl Root {
             file_mode,
             stage,
             kept,
+            snapshots,
             dir,
             private,
             _lock: lock,

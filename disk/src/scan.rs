@@ -23,6 +23,7 @@ use crate::fingerprint::{self, Fingerprint, SeenRow};
 use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
 use crate::seen::Slot;
+use crate::sqlite::beside::{self, Beside, Listed};
 use crate::{Replica, handle, lock, root};
 
 /// Findings that are written down together.
@@ -76,6 +77,8 @@ struct Child {
     path: RelPath,
     before: Option<Slot>,
     stat: Stat,
+    /// Whether something lies beside it that makes it a database in use, perhaps.
+    beside: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -168,11 +171,17 @@ impl<'a> Pass<'a> {
             }
         };
         let before = lock(&self.replica.seen).get(&path).cloned();
+        // Hints come for what lies beside a database as well.
+        let belongs = beside::belongs(&parent, path.name());
         let stat = match handle::stat_at(&parent, path.name()) {
             Ok(Some(stat)) => stat,
             Ok(None) => return self.gone(path, before),
             Err(error) => return self.refused(path, before, error),
         };
+        if belongs {
+            return self.belongs(path, before);
+        }
+        let beside = Beside::of(&parent, path.name()).is_ok_and(|beside| beside.has_changes());
         let parent = Arc::new(parent);
         let mut unread = Vec::new();
         let known_dir = before.as_ref().is_some_and(Slot::is_dir);
@@ -193,7 +202,12 @@ impl<'a> Pass<'a> {
             self.child(
                 scope,
                 &parent,
-                Child { path, before, stat },
+                Child {
+                    path,
+                    before,
+                    stat,
+                    beside,
+                },
                 true,
                 depth,
                 &mut unread,
@@ -212,11 +226,13 @@ impl<'a> Pass<'a> {
             (_, path) => handle::open_tree_dir(self.replica.root.as_fd(), path.as_ref()),
         };
         let listed = opened.and_then(|dir| {
-            let names = handle::list(&dir)?;
+            let mut names = handle::list(&dir)?;
+            let is_empty = names.is_empty();
+            let beside = Listed::take_from(&dir, &mut names);
             let foreign = fingerprint::device(&fstat(&dir)?) != self.replica.root.device;
-            Ok((Arc::new(dir), names, foreign))
+            Ok((Arc::new(dir), names, is_empty, beside, foreign))
         });
-        let (dir, names, foreign) = match (listed, &visit.path) {
+        let (dir, names, is_empty, beside, foreign) = match (listed, &visit.path) {
             (Ok(listed), _) => listed,
             (Err(error), Some(path)) => return self.refused(path.clone(), visit.before, error),
             (Err(error), None) => {
@@ -231,7 +247,7 @@ impl<'a> Pass<'a> {
             if names.iter().any(|name| **name == *PRIVATE_DIR.as_bytes()) && root::is_root(&dir) {
                 return self.blocked(path.clone(), visit.before, Obstacle::OtherRoot);
             }
-            if names.is_empty() && !foreign && was_mount(visit.before.as_ref()) {
+            if is_empty && !foreign && was_mount(visit.before.as_ref()) {
                 let found = Found::Blocked {
                     obstacle: Obstacle::Unreadable,
                     lost_mount: true,
@@ -248,7 +264,11 @@ impl<'a> Pass<'a> {
         let known = lock(&self.replica.seen).children(visit.path.as_ref());
         for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
             let Some(name) = name else {
-                self.gone(path, before);
+                if beside.has(path.name()) {
+                    self.belongs(path, before);
+                } else {
+                    self.gone(path, before);
+                }
                 continue;
             };
             if let Some(obstacle) = name.obstacle {
@@ -257,7 +277,13 @@ impl<'a> Pass<'a> {
             }
             match handle::stat_at(&dir, path.name()) {
                 Ok(Some(stat)) => {
-                    let child = Child { path, before, stat };
+                    let beside = beside.is_database(path.name());
+                    let child = Child {
+                        path,
+                        before,
+                        stat,
+                        beside,
+                    };
                     self.child(
                         scope,
                         &dir,
@@ -313,7 +339,12 @@ impl<'a> Pass<'a> {
         depth: usize,
         unread: &mut Vec<(RelPath, Option<Slot>)>,
     ) {
-        let Child { path, before, stat } = child;
+        let Child {
+            path,
+            before,
+            stat,
+            beside,
+        } = child;
         let kind = fingerprint::kind(&stat);
         let row = before.as_ref().and_then(Slot::row);
         let same_kind = row.is_some_and(|row| kind_of(&row.entry) == kind);
@@ -336,7 +367,7 @@ impl<'a> Pass<'a> {
             }
             FileType::RegularFile => {
                 self.files.fetch_add(1, Ordering::Relaxed);
-                if !row.is_some_and(|row| same_kind && row.print == print && !row.racy) {
+                if beside || !row.is_some_and(|row| same_kind && row.print == print && !row.racy) {
                     unread.push((path, before));
                 }
             }
@@ -401,7 +432,15 @@ impl<'a> Pass<'a> {
             if len > LONG_BYTES {
                 self.flush();
             }
-            match reader.see(dir, path.name(), self.replica.root.device, self.stop) {
+            let mut seen = reader.see(dir, path.name(), self.replica.root.device, self.stop);
+            if let Ok(Reading::Live) = seen {
+                seen = self.replica.see_database(dir, &path, self.stop);
+            } else {
+                self.replica.snapshots.rests(&path);
+            }
+            match seen {
+                // A live database is looked at each time, and most times nothing was committed.
+                Ok(Reading::Read(row, _)) if before.as_ref().and_then(Slot::row) == Some(&row) => {}
                 Ok(Reading::Read(row, manifest)) => {
                     let found = Found::Row(row, manifest);
                     self.push(Finding {
@@ -410,7 +449,8 @@ impl<'a> Pass<'a> {
                         found,
                     });
                 }
-                Ok(Reading::Unstable) => {
+                Ok(Reading::Refused) => self.blocked(path, before, Obstacle::Database),
+                Ok(Reading::Unstable | Reading::Live) => {
                     self.push(Finding {
                         path,
                         before,
@@ -451,6 +491,14 @@ impl<'a> Pass<'a> {
             Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::STALE => self.unknown(path),
             error if is_passing(error) => self.unknown(path),
             _ => self.blocked(path, before, Obstacle::Unreadable),
+        }
+    }
+
+    /// A file belongs to a database beside it. Unless it was taken for an ordinary one before there was a
+    /// database, nothing is known about it and nothing is told.
+    fn belongs(&self, path: RelPath, before: Option<Slot>) {
+        if before.is_some() {
+            self.blocked(path, before, Obstacle::Ignored);
         }
     }
 

@@ -14,7 +14,6 @@ pub(crate) use long::PART;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,8 +28,10 @@ use shared::transfer::{
 use shared::tree::{Entry, Gen};
 
 use crate::error::DiskError;
+use crate::give::Opened;
 use crate::kept::new_id;
 use crate::root::Root;
+use crate::sqlite::guard;
 use crate::trouble::trouble;
 use crate::{Replica, fingerprint, handle, read, utc_now, volume};
 use long::Long;
@@ -99,14 +100,15 @@ impl Replica {
     /// Begins to stage a batch.
     pub fn take(self: &Arc<Self>, batch: &Batch) -> Taking {
         let now = utc_now();
+        let state = |op: &Op| match op.wants() {
+            None => State::Own,
+            // Not even its content has to travel.
+            Some(_) => guard::hindrance(&*self.root, op).map_or(State::Wanted, State::Held),
+        };
         let place = |op: &Op| Place {
             op: op.clone(),
             id: new_id(now),
-            state: if op.wants().is_some() {
-                State::Wanted
-            } else {
-                State::Own
-            },
+            state: state(op),
         };
         Taking {
             replica: self.clone(),
@@ -372,7 +374,7 @@ impl Taking {
                 stage_dir(root, id).map(Some)
             }
             (Some(entry @ Entry::File { .. }), _, Source::Here(from)) => {
-                match copy_here(root, id, from, entry) {
+                match copy_here(&self.replica, id, from, entry) {
                     Ok(Some(ready)) => Ok(Some(ready)),
                     Ok(None) => {
                         self.places[index].state = State::Gone;
@@ -454,8 +456,19 @@ fn ready_at(root: &Root, name: &str) -> Result<Ready, Errno> {
 }
 
 /// Stages a copy of a file of this tree; `None` when it is not what it should be.
-fn copy_here(root: &Root, id: &str, from: &RelPath, entry: &Entry) -> Result<Option<Ready>, Errno> {
-    let Ok((mut source, stat)) = handle::open_tree_file(root.as_fd(), from) else {
+fn copy_here(
+    replica: &Replica,
+    id: &str,
+    from: &RelPath,
+    entry: &Entry,
+) -> Result<Option<Ready>, Errno> {
+    let root = &*replica.root;
+    let Ok(Opened {
+        file: mut source,
+        stat,
+        ..
+    }) = replica.open_content(from, entry)
+    else {
         return Ok(None);
     };
     if fingerprint::len(&stat) != entry.len() {

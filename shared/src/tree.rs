@@ -84,6 +84,8 @@ pub enum Obstacle {
     OtherRoot,
     /// A file that was still being written each time it was read.
     Unstable,
+    /// A database in use that could not be read in a committed state.
+    Database,
 }
 
 impl Obstacle {
@@ -97,6 +99,10 @@ impl Obstacle {
             Self::BadName => "its path is longer than the 4,096 bytes that can be synced",
             Self::OtherRoot => "it is the root of another layer-sync tree",
             Self::Unstable => "it is being written all the time",
+            Self::Database => {
+                "it is a database that cannot be read in a committed state: its program locks it, or \
+                 ended in the middle of a change"
+            }
         }
     }
 }

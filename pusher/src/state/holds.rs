@@ -178,6 +178,7 @@ fn code_of(obstacle: Obstacle) -> &'static str {
         Obstacle::BadName => "bad_name",
         Obstacle::OtherRoot => "other_root",
         Obstacle::Unstable => "unstable",
+        Obstacle::Database => "database",
     }
 }
 
@@ -191,5 +192,8 @@ fn remedy_of(obstacle: Obstacle, side: Side) -> String {
             "add it to .layerignore, or sync it as part of one of the two trees".into()
         }
         Obstacle::Unstable => "nothing: it is tried again all the time".into(),
+        Obstacle::Database => format!(
+            "on the {side}, close the program that uses it, or open and close it once more; it is tried again by itself"
+        ),
     }
 }
