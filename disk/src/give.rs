@@ -20,7 +20,7 @@ use shared::tree::Entry;
 use crate::fingerprint::{self, Fingerprint, now_ns};
 use crate::sqlite::beside::wal_of;
 use crate::sqlite::locks::TreeFile;
-use crate::sqlite::{self, Rest};
+use crate::sqlite::{self, Activity};
 use crate::{Replica, handle, lock, read, volume};
 
 /// A pack is sent when it has grown to this many bytes.
@@ -129,7 +129,7 @@ impl Replica {
         let dir = handle::open_parent(self.root.as_fd(), path)?;
         let (file, stat) = handle::open_file(&dir, path.name())?;
         if let Some(header) = sqlite::header(&file, &stat)
-            && sqlite::rest(&dir, path.name(), header, &stat, now_ns())? == Rest::Live
+            && sqlite::activity(&dir, path.name(), header, &stat, now_ns())? == Activity::Live
         {
             drop(file);
             self.renew_snapshot(path);

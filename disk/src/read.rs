@@ -16,7 +16,7 @@ use shared::tree::Entry;
 
 use crate::fingerprint::{Fingerprint, SeenRow, is_exec, now_ns};
 use crate::handle;
-use crate::sqlite::{self, Rest};
+use crate::sqlite::{self, Activity};
 
 /// How often a file that changes under the reader is read again at once.
 const TRIES: usize = 3;
@@ -70,7 +70,9 @@ impl Reader {
             let (mut file, before) = handle::open_file(&dir, name)?;
             let database = sqlite::header(&file, &before);
             let is_live = |stat: &Stat| match database {
-                Some(header) => Ok(sqlite::rest(&dir, name, header, stat, now)? != Rest::AtRest),
+                Some(header) => {
+                    Ok(sqlite::activity(&dir, name, header, stat, now)? != Activity::AtRest)
+                }
                 None => Ok::<_, Errno>(false),
             };
             if is_live(&before)? {

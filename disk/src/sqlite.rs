@@ -40,7 +40,7 @@ const SETTLED_COARSE_NS: u64 = 2_100_000_000;
 
 /// How a database is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Activity {
     /// The file alone is the database, and rests.
     AtRest,
     /// It takes SQLite to read it.
@@ -69,13 +69,13 @@ pub(crate) fn header(file: &TreeFile, stat: &Stat) -> Option<DatabaseHeader> {
 ///
 /// # Errors
 /// Those of looking at the files beside it.
-pub(crate) fn rest(
+pub(crate) fn activity(
     dir: impl AsFd,
     name: &str,
     header: DatabaseHeader,
     stat: &Stat,
     now_ns: i64,
-) -> Result<Rest, Errno> {
+) -> Result<Activity, Errno> {
     let beside = Beside::of(dir, name)?;
     let mtime_ns = fingerprint::mtime_ns(stat);
     let coarse = mtime_ns % 1_000_000_000 == 0;
@@ -85,14 +85,14 @@ pub(crate) fn rest(
         SETTLED_NS
     };
     Ok(if beside.has_changes() {
-        Rest::Live
+        Activity::Live
     } else if mtime_ns.abs_diff(now_ns) > settled {
-        Rest::AtRest
+        Activity::AtRest
     } else if header.has_wal {
         // SQLite would make a log and a `-shm` beside it to read it, and leave them there.
-        Rest::Settling
+        Activity::Settling
     } else {
-        Rest::Live
+        Activity::Live
     })
 }
 

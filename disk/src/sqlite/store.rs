@@ -25,7 +25,7 @@ use shared::tree::Entry;
 use super::beside::{Beside, Trace, wal_index, wal_of};
 use super::locks::{InUse, TreeFile};
 use super::snapshot::{NoSnapshot, copy};
-use super::{Rest, header_bytes, rest};
+use super::{Activity, activity, header_bytes};
 use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
 use crate::kept::new_id;
 use crate::read::{Reader, Reading};
@@ -209,7 +209,7 @@ impl Replica {
         };
         drop(file);
         let parsed = DatabaseHeader::parse(&header).ok_or(Errno::INVAL)?;
-        if rest(&dir, path.name(), parsed, &stat, now)? != Rest::Live {
+        if activity(&dir, path.name(), parsed, &stat, now)? != Activity::Live {
             return Ok(Reading::Unstable);
         }
         let beside = Beside::of(&dir, path.name())?;
