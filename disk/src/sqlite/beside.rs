@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, FileType, unlinkat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fcntl_lock, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::header;
@@ -87,6 +87,16 @@ pub(crate) fn wal_index(dir: impl AsFd, name: &str) -> Option<[u8; 48]> {
     let mut start = [0; 48];
     file.read_exact_at(&mut start, 0).ok()?;
     Some(start)
+}
+
+/// Says whether a program has the log of a database open: each one has a lock on the index of the log.
+/// It must not be asked while this process itself has it open.
+pub(crate) fn log_is_open(dir: impl AsFd, name: &str) -> bool {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(dir, format!("{name}{SHM}"), flags, Mode::empty()).is_ok_and(|index| {
+        let locked = fcntl_lock(&index, FlockOperation::NonBlockingLockExclusive);
+        matches!(locked, Err(Errno::AGAIN | Errno::ACCESS))
+    })
 }
 
 /// Returns the name of the database that a file of this name would belong to.

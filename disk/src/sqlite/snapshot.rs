@@ -8,8 +8,10 @@
 //! backup API writes counters of its own into the header of the copy; the header of the state that was
 //! read is put in their place.
 //!
-//! The database is opened for reading, through a path without links, and never checkpointed: a
-//! connection that may only read can neither change the file nor take its log away.
+//! The database is opened for reading, through a path without links: such a connection can neither change
+//! the file nor take its log away, also when it is the last. With one exception nothing is ever put from
+//! the log into the file here: when its program closes it *while* it is copied, the program is not the
+//! last to close it, and leaves its log; then [`finish_close`] does for it what it would have done.
 
 use std::fs::File;
 use std::io;
@@ -63,12 +65,14 @@ impl From<rusqlite::Error> for NoSnapshot {
 
 /// Copies a committed state of the database at `from` into the empty file `into`, which is at `to`.
 ///
-/// The caller has claimed the database ([`super::locks::InUse`]).
+/// The caller has claimed the database ([`super::locks::InUse`]). `copied` is called while it still is
+/// being read.
 pub(super) fn copy(
     from: &Path,
     to: &Path,
     into: &File,
     stop: &AtomicBool,
+    copied: impl FnOnce(),
 ) -> Result<(), NoSnapshot> {
     let source = Connection::open_with_flags(from, READ_ONLY)?;
     source.busy_timeout(BUSY)?;
@@ -98,10 +102,19 @@ pub(super) fn copy(
             }
         }
     }
+    copied();
     if let Some(header) = header {
         into.write_all_at(&header, 0)?;
     }
     Ok(())
+}
+
+/// Ends the use of a database for a program that closed it while it was being read: its log goes into the
+/// file, and then away. If another program has it open by now, nothing happens.
+pub(super) fn finish_close(at: &Path) -> Result<(), NoSnapshot> {
+    let database = Connection::open_with_flags(at, WRITABLE)?;
+    database.pragma_query_value(None, "schema_version", |_| Ok(()))?;
+    database.close().map_err(|(_, error)| error.into())
 }
 
 /// Reads the header of the state that the open transaction sees. `None` when SQLite was built without

@@ -22,9 +22,9 @@ use shared::hash::ContentHash;
 use shared::path::RelPath;
 use shared::tree::Entry;
 
-use super::beside::{Beside, Trace, wal_index, wal_of};
+use super::beside::{Beside, Trace, log_is_open, wal_index, wal_of};
 use super::locks::{InUse, TreeFile};
-use super::snapshot::{NoSnapshot, copy};
+use super::snapshot::{NoSnapshot, copy, finish_close};
 use super::{Activity, activity, header_bytes};
 use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
 use crate::kept::new_id;
@@ -60,7 +60,12 @@ struct Print {
 
 /// The live databases of a replica, and the snapshots that were made of them.
 #[derive(Default)]
-pub(crate) struct Snapshots(Mutex<State>);
+pub(crate) struct Snapshots {
+    state: Mutex<State>,
+    /// What a test does while a database is being read.
+    #[cfg(test)]
+    pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
 
 #[derive(Default)]
 struct State {
@@ -93,14 +98,26 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Called when a database was copied, and is still open.
+    #[cfg(test)]
+    fn copied(&self) {
+        if let Some(act) = lock(&self.meanwhile).take() {
+            act();
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests act here")]
+    fn copied(&self) {}
+
     /// Takes it that a database is at rest.
     pub(crate) fn rests(&self, path: &RelPath) {
-        lock(&self.0).databases.remove(path);
+        lock(&self.state).databases.remove(path);
     }
 
     /// Opens the snapshot with this content, if there is one, and keeps it for those who come back.
     pub(crate) fn open(&self, root: &Root, content: ContentHash) -> Option<(TreeFile, Stat)> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let snapshot = state.files.get_mut(&content)?;
         snapshot.used = Instant::now();
         snapshot.given = true;
@@ -109,7 +126,7 @@ impl Snapshots {
 
     /// Removes the snapshots that nobody needs.
     pub(crate) fn prune(&self, root: &Root, now: Instant) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let state = &mut *state;
         let latest: HashMap<&RelPath, ContentHash> = state
             .databases
@@ -149,14 +166,14 @@ impl Snapshots {
 impl Snapshots {
     /// Lets a database be copied again at once.
     pub(super) fn end_pause(&self, path: &RelPath) {
-        if let Some(database) = lock(&self.0).databases.get_mut(path) {
+        if let Some(database) = lock(&self.state).databases.get_mut(path) {
             database.next = None;
         }
     }
 
     /// Lets a database that refuses to be read have done so for a while.
     pub(super) fn refused_long_ago(&self, path: &RelPath) {
-        if let Some(database) = lock(&self.0).databases.get_mut(path) {
+        if let Some(database) = lock(&self.state).databases.get_mut(path) {
             database.refusing = Instant::now().checked_sub(HOLD_AFTER);
         }
     }
@@ -221,7 +238,7 @@ impl Replica {
             wal_index: wal_index(&dir, path.name()),
         };
         if is_look {
-            let state = lock(&self.snapshots.0);
+            let state = lock(&self.snapshots.state);
             let known = state.databases.get(path);
             match known.and_then(|database| database.read.as_ref()) {
                 Some((before, row)) if *before == print => {
@@ -241,7 +258,7 @@ impl Replica {
         };
         let made = self.make_snapshot(&dir, path, &stat, stop);
         drop(in_use);
-        let mut state = lock(&self.snapshots.0);
+        let mut state = lock(&self.snapshots.state);
         let database = state.databases.entry(path.clone()).or_default();
         let (row, manifest) = match made {
             Ok((entry, manifest)) => {
@@ -291,9 +308,16 @@ impl Replica {
         let made = (|| {
             let from = self.root.path.join(path.as_str());
             let to = self.root.private_path(crate::root::SNAPSHOTS).join(&name);
-            copy(&from, &to, &file, stop)?;
+            let was_open = log_is_open(&dir, path.name());
+            copy(&from, &to, &file, stop, || self.snapshots.copied())?;
             if !is_still_there(dir.as_fd(), path.name(), &from, stat) {
                 return Err(NoSnapshot::Locked);
+            }
+            let wal = handle::stat_at(&dir, wal_of(path.name())).ok().flatten();
+            // An empty one is there because the last program closed it just before it was opened here.
+            let is_left = wal.is_some_and(|wal| was_open || fingerprint::len(&wal) == 0);
+            if is_left && !log_is_open(&dir, path.name()) {
+                finish_close(&from)?;
             }
             io::Seek::rewind(&mut file)?;
             let content = Reader::default()

@@ -276,6 +276,25 @@ fn reading_leaves_everything_as_it_is() {
 }
 
 #[test]
+fn a_program_that_closes_it_meanwhile_leaves_no_log() {
+    let bench = Bench::new();
+    let mut program = Program::open(&bench, "x");
+    program.does(&format!("{WAL} {TABLE} INSERT INTO t VALUES (1, 'one')"));
+    *lock(&bench.replica.snapshots.meanwhile) = Some(Box::new(|| program.close()));
+    bench.look();
+    assert!(
+        lock(&bench.replica.snapshots.meanwhile).is_none(),
+        "it was closed"
+    );
+    let live = given(&bench, "x");
+    assert!(!bench.at("x-wal").exists() && !bench.at("x-shm").exists());
+    assert_eq!(fs::read(bench.at("x")).expect("read"), live);
+    bench.observed();
+    settle();
+    assert_eq!(observe(&bench), [""; 0], "at rest it is what it was");
+}
+
+#[test]
 fn a_writer_that_rolls_back_is_read_between_its_transactions() {
     let bench = Bench::new();
     let mut program = Program::open(&bench, "x");
