@@ -37,10 +37,12 @@ impl Ledger {
         database
             .execute_batch(&format!(
                 "PRAGMA journal_mode = {journal};
+                 BEGIN;
                  CREATE TABLE IF NOT EXISTS entry (n INTEGER PRIMARY KEY, amount INTEGER, note TEXT);
                  CREATE INDEX IF NOT EXISTS by_note ON entry (note);
                  CREATE TABLE IF NOT EXISTS state (commits INTEGER, total INTEGER);
-                 INSERT INTO state SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM state);"
+                 INSERT INTO state SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM state);
+                 COMMIT;"
             ))
             .unwrap();
         Self(database)
@@ -83,6 +85,10 @@ fn check(copy: &Path) -> u64 {
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .unwrap();
     assert_eq!(found, "ok");
+    if one("SELECT count(*) FROM sqlite_schema") == 0 {
+        // Before its tables, which came in one commit.
+        return 0;
+    }
     let commits = one("SELECT commits FROM state") as u64;
     let total: i64 = (1..=commits).map(amount).sum();
     assert_eq!(
@@ -165,9 +171,12 @@ fn write_steadily(
     slowest
 }
 
-fn is_steady(journal: &str) {
+fn is_steady(writes: Side, journal: &str) {
     let pair = Pair::running();
-    let [source, replica] = pair.roots();
+    let [mut source, mut replica] = pair.roots();
+    if writes == Side::Receiver {
+        std::mem::swap(&mut source, &mut replica);
+    }
     let mut ledger = Ledger::open(&source.join(NAME), journal);
     let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let last = seconds() * COMMITS_PER_SECOND;
@@ -209,7 +218,7 @@ fn is_steady(journal: &str) {
     assert!(slowest < COMMIT_MAX, "a commit took {slowest:?}");
     let count = versions.seen.len() as u64;
     assert!(
-        (2..=seconds() * 3 / 2 + 10).contains(&count),
+        (2..=seconds() + 10).contains(&count),
         "{count} versions in {} s: bounded, and more than none",
         seconds()
     );
@@ -219,9 +228,11 @@ fn is_steady(journal: &str) {
         .filter_map(|(number, seen)| Some(seen.saturating_duration_since(*made.get(number)?)))
         .collect();
     let len = fs::metadata(replica.join(NAME)).unwrap().len();
+    let cpu_pct = pair.node(writes).status()["self"]["cpu_pct"].clone();
     println!(
         "{journal}: {last} commits in {:?}, the slowest in {slowest:?}; {count} versions seen, each whole and \
-         committed, at most {:?} after their commit; {len} bytes in the end",
+         committed, at most {:?} after their commit; {len} bytes in the end; \
+         {cpu_pct} % of a core where it is written",
         begun.elapsed(),
         lags.iter().max().unwrap(),
     );
@@ -248,12 +259,12 @@ fn is_at_rest(root: &Path) {
 
 #[test]
 fn a_database_that_is_written_all_the_time_arrives_in_committed_states() {
-    is_steady("wal");
+    is_steady(Side::Pusher, "wal");
 }
 
 #[test]
 fn also_one_without_a_write_ahead_log() {
-    is_steady("delete");
+    is_steady(Side::Receiver, "delete");
 }
 
 #[test]

@@ -34,9 +34,10 @@ use crate::{Replica, handle, lock, utc_now};
 
 /// How long a database may refuse to be read before that is told.
 const HOLD_AFTER: Duration = Duration::from_secs(10);
-/// Shortest and longest pause between two snapshots of a database, and the speed that lies between: a
-/// large one is copied, sent and kept less often. The longest is the promise of the interval.
+/// Pause between two snapshots of a database: at first, when its program goes on writing all the time, and
+/// at most. A large one is copied, sent and kept less often. The longest is the promise of the interval.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_STEADY: Duration = Duration::from_secs(10);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PAUSE_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 /// How long a snapshot is kept after it was made or given, if it is not the latest.
@@ -77,8 +78,8 @@ struct State {
 struct Database {
     /// What was read last, and the print that it had.
     read: Option<(Print, SeenRow)>,
-    /// When it may be copied again.
-    next: Option<Instant>,
+    /// When it may be copied again, and how long that is after the last copy.
+    next: Option<(Instant, Duration)>,
     /// Since when it cannot be read.
     refusing: Option<Instant>,
 }
@@ -179,10 +180,18 @@ impl Snapshots {
     }
 }
 
-/// Returns how long after a snapshot the next one of the same database may be made.
-fn pause(len: u64, took: Duration) -> Duration {
+/// Returns how long after a snapshot the next one of the same database may be made. `begun` is when this
+/// one was, and `before` what was said the last time.
+fn pause(
+    begun: Instant,
+    took: Duration,
+    len: u64,
+    before: Option<(Instant, Duration)>,
+) -> Duration {
+    let steady = before.filter(|(next, _)| begun.saturating_duration_since(*next) < PAUSE_STEADY);
+    let by_habit = steady.map_or(PAUSE_MIN, |(_, pause)| (pause * 2).min(PAUSE_STEADY));
     let by_len = Duration::from_secs(len / PAUSE_BYTES_PER_SECOND);
-    by_len.max(took * 9).clamp(PAUSE_MIN, PAUSE_MAX)
+    by_habit.max(by_len).max(took * 9).min(PAUSE_MAX)
 }
 
 impl Replica {
@@ -248,7 +257,7 @@ impl Replica {
             }
             if known
                 .and_then(|database| database.next)
-                .is_some_and(|next| begun < next)
+                .is_some_and(|(next, _)| begun < next)
             {
                 return Ok(Reading::Unstable);
             }
@@ -280,7 +289,8 @@ impl Replica {
         };
         let (end, len) = (Instant::now(), row.entry.len());
         database.refusing = None;
-        database.next = Some(end + pause(len, end - begun));
+        let pause = pause(begun, end - begun, len, database.next);
+        database.next = Some((end + pause, pause));
         database.read = Some((print, row.clone()));
         let snapshot = Snapshot {
             path: path.clone(),
@@ -377,5 +387,36 @@ fn is_still_there(dir: impl AsFd, name: &str, path: &Path, stat: &Stat) -> bool 
 fn discard(root: &Root, name: &str) {
     if let Err(error) = unlinkat(&root.snapshots, name, AtFlags::empty()) {
         tracing::warn!(name, %error, "a snapshot could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_all_the_time_is_read_less_often() {
+        let begun = Instant::now() + Duration::from_secs(1000);
+        let check = |took_ms, len: u64, before: Option<(u64, u64)>, seconds: u64| {
+            let before = before
+                .map(|(ago, pause)| (begun - Duration::from_secs(ago), Duration::from_secs(pause)));
+            let found = pause(begun, Duration::from_millis(took_ms), len, before);
+            assert_eq!(
+                found,
+                Duration::from_secs(seconds),
+                "{took_ms} {len} {before:?}"
+            );
+        };
+        check(5, 100_000, None, 1);
+        check(5, 100_000, Some((0, 1)), 2);
+        check(5, 100_000, Some((1, 4)), 8);
+        check(5, 100_000, Some((1, 8)), 10);
+        check(5, 100_000, Some((1, 10)), 10);
+        // It rested for a while.
+        check(5, 100_000, Some((10, 10)), 1);
+        check(1000, 100_000, None, 9);
+        check(5, 64 << 20, None, 16);
+        check(5, 1 << 30, None, 30);
+        check(60_000, 1 << 30, Some((0, 30)), 30);
     }
 }

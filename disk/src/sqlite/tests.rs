@@ -640,6 +640,74 @@ fn a_handle_that_is_closed_drops_no_lock_of_ours() {
     }
 }
 
+/// Carries what stands at "x" to another replica and puts it there; returns the frames' bytes: of the
+/// lists of chunks, and of the chunks.
+fn moves(giver: &Bench, taker: &mut Bench) -> (usize, usize) {
+    use shared::transfer::{Item, Part};
+    use shared::wire::Frame;
+    let there = {
+        let seen = lock(&taker.replica.seen);
+        seen.row(&path("x")).map(|row| row.entry.clone())
+    };
+    let entry = seen(giver, "x");
+    let batch = taker.batch(vec![op("x", there, Some(entry.clone()))]);
+    let item = Item {
+        index: 0,
+        path: path("x"),
+        entry,
+    };
+    let mut taking = taker.replica.take(&batch);
+    let (mut lists, mut chunks, mut parts) = (0, 0, Vec::<Part>::new());
+    let mut give = |part| {
+        parts.push(part);
+        Ok(())
+    };
+    giver.replica.give(&[item], &mut give).expect("given");
+    for part in parts {
+        lists += Frame::Part(part.clone()).encode().len();
+        if let Some(need) = taking.part(part).expect("an honest part") {
+            let mut take = |run: Option<shared::transfer::ChunkRun>| {
+                let run = run.expect("it is there");
+                chunks += Frame::ChunkRun(run.clone()).encode().len();
+                taking.chunks(0, run).expect("an honest run");
+                Ok(())
+            };
+            giver
+                .replica
+                .give_chunks(&need.item, &need.runs, &mut take)
+                .expect("given");
+        }
+    }
+    taker
+        .replica
+        .apply(&batch, taking.finish(), shared::tree::Gen(0))
+        .expect("recorded");
+    assert_eq!(taker.outcomes(), [Outcome::Done]);
+    (lists, chunks)
+}
+
+#[test]
+fn one_changed_row_in_64_mib() {
+    let (bench, mut other) = (Bench::new(), Bench::new());
+    let mut program = Program::open(&bench, "x");
+    program.does(&format!("{WAL} {TABLE} INSERT INTO t WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 65500) SELECT n, hex(randomblob(500)) FROM c"));
+    bench.look();
+    let whole = moves(&bench, &mut other);
+    program.does("UPDATE t SET text = hex(randomblob(500)) WHERE n = 30000");
+    rested(&bench, "x");
+    bench.look();
+    let (lists, chunks) = moves(&bench, &mut other);
+    let len = seen(&bench, "x").len();
+    println!(
+        "of {len} bytes: {whole:?} bytes of lists and chunks at first, {lists} and {chunks} for one row"
+    );
+    assert!(
+        len > 64 << 20 && chunks <= 2 * (16 * 1024 + 64),
+        "{chunks} bytes of {len}"
+    );
+    assert_eq!(fs::read(other.at("x")).expect("read").len() as u64, len);
+}
+
 #[test]
 fn one_changed_row_moves_one_chunk() {
     let bench = Bench::new();
