@@ -80,10 +80,15 @@ pub(crate) fn wal_of(name: &str) -> String {
     format!("{name}{WAL}")
 }
 
+/// Returns the name of the index of a database's log.
+pub(crate) fn wal_index_of(name: &str) -> String {
+    format!("{name}{SHM}")
+}
+
 /// Returns the first 48 bytes of the index of a database's log: they change with every commit. `None`
 /// without one.
 pub(crate) fn wal_index(dir: impl AsFd, name: &str) -> Option<[u8; 48]> {
-    let (file, _) = handle::open_file(dir, format!("{name}{SHM}")).ok()?;
+    let (file, _) = handle::open_file(dir, wal_index_of(name)).ok()?;
     let mut start = [0; 48];
     file.read_exact_at(&mut start, 0).ok()?;
     Some(start)
@@ -93,7 +98,7 @@ pub(crate) fn wal_index(dir: impl AsFd, name: &str) -> Option<[u8; 48]> {
 /// It must not be asked while this process itself has it open.
 pub(crate) fn log_is_open(dir: impl AsFd, name: &str) -> bool {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    openat(dir, format!("{name}{SHM}"), flags, Mode::empty()).is_ok_and(|index| {
+    openat(dir, wal_index_of(name), flags, Mode::empty()).is_ok_and(|index| {
         let locked = fcntl_lock(&index, FlockOperation::NonBlockingLockExclusive);
         matches!(locked, Err(Errno::AGAIN | Errno::ACCESS))
     })

@@ -29,7 +29,7 @@ fn identity(stat: &Stat) -> Identity {
 }
 
 /// While one exists, this process works under locks of a file, and nobody else in it does.
-pub(crate) struct InUse(Identity);
+pub(crate) struct InUse(Vec<Identity>);
 
 impl InUse {
     /// Claims a file; `None` when somebody in this process has it.
@@ -40,7 +40,17 @@ impl InUse {
             return None;
         }
         in_use.insert(identity, Mutex::default());
-        Some(Self(identity))
+        Some(Self(vec![identity]))
+    }
+
+    /// Claims another file as well, which is locked only by those who have the first.
+    pub(crate) fn claim_also(&mut self, stat: &Stat) {
+        let identity = identity(stat);
+        let mut in_use = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
+        if !in_use.contains_key(&identity) {
+            in_use.insert(identity, Mutex::default());
+            self.0.push(identity);
+        }
     }
 }
 
@@ -48,7 +58,9 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let mut in_use = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
         // Closes what was parked. The next one who claims the file waits for that at the lock of the map.
-        drop(in_use.remove(&self.0));
+        for identity in &self.0 {
+            drop(in_use.remove(identity));
+        }
     }
 }
 

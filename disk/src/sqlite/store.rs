@@ -22,7 +22,7 @@ use shared::hash::ContentHash;
 use shared::path::RelPath;
 use shared::tree::Entry;
 
-use super::beside::{Beside, Trace, log_is_open, wal_index, wal_of};
+use super::beside::{Beside, Trace, log_is_open, wal_index, wal_index_of, wal_of};
 use super::locks::{InUse, TreeFile};
 use super::snapshot::{NoSnapshot, copy, finish_close};
 use super::{Activity, activity, header_bytes};
@@ -238,6 +238,13 @@ impl Replica {
         if activity(&dir, path.name(), parsed, &stat, now)? != Activity::Live {
             return Ok(Reading::Unstable);
         }
+        // From here on, since even a look at the index of the log drops the locks on it.
+        let Some(mut in_use) = InUse::claim(&stat) else {
+            return Ok(Reading::Unstable);
+        };
+        if let Some(index) = handle::stat_at(&dir, wal_index_of(path.name()))? {
+            in_use.claim_also(&index);
+        }
         let beside = Beside::of(&dir, path.name())?;
         let print = Print {
             file: Fingerprint::of(&stat, self.root.device),
@@ -262,9 +269,6 @@ impl Replica {
                 return Ok(Reading::Unstable);
             }
         }
-        let Some(in_use) = InUse::claim(&stat) else {
-            return Ok(Reading::Unstable);
-        };
         let made = self.make_snapshot(&dir, path, &stat, stop);
         drop(in_use);
         let mut state = lock(&self.snapshots.state);

@@ -276,6 +276,34 @@ fn reading_leaves_everything_as_it_is() {
 }
 
 #[test]
+fn other_looks_drop_no_lock_of_the_one_that_reads() {
+    let bench = Bench::new();
+    let mut program = Program::open(&bench, "x");
+    program.does(&format!("{WAL} {TABLE} INSERT INTO t VALUES (1, 'one')"));
+    let replica = bench.replica.clone();
+    let (wal, truncated) = (
+        bench.at("x-wal"),
+        std::sync::Arc::new(std::sync::Mutex::new(None)),
+    );
+    let told = truncated.clone();
+    *lock(&bench.replica.snapshots.meanwhile) = Some(Box::new(move || {
+        let names = ["x", "x-wal", "x-shm"].map(path).to_vec();
+        for what in [crate::Look::All, crate::Look::Paths(names)] {
+            replica
+                .look(&what, &std::sync::atomic::AtomicBool::new(false))
+                .expect("a look");
+        }
+        // It waits for readers, in vain: taking the log away would take their state away.
+        program.does("PRAGMA wal_checkpoint(TRUNCATE)");
+        *lock(&told) = Some(fs::metadata(&wal).expect("the log").len() == 0);
+        program.close();
+    }));
+    bench.look();
+    assert_eq!(*lock(&truncated), Some(false));
+    assert_eq!(rows(&given(&bench, "x")), ["one"]);
+}
+
+#[test]
 fn a_program_that_closes_it_meanwhile_leaves_no_log() {
     let bench = Bench::new();
     let mut program = Program::open(&bench, "x");
