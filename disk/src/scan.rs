@@ -504,6 +504,7 @@ impl<'a> Pass<'a> {
 
     fn gone(&self, path: RelPath, before: Option<Slot>) {
         if before.is_some() {
+            self.replica.snapshots.rests(&path);
             lock(&self.absent).push(Finding {
                 path,
                 before,

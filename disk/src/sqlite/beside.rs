@@ -137,10 +137,11 @@ fn is_file_or_nothing(dir: impl AsFd, name: &str) -> bool {
     }
 }
 
-/// Says whether a file beside an empty one was made by SQLite, going by how it begins.
+/// Says whether a file beside an empty one was made by SQLite, going by how it begins. One that is empty as
+/// well, or not there, may be anybody's.
 fn begins_as_made(dir: impl AsFd, name: &str) -> bool {
     match first_bytes(dir, name) {
-        None => true,
+        None => false,
         Some(start) if name.ends_with(JOURNAL) => start == JOURNAL_MAGIC || start == [0; 4],
         Some(start) if name.ends_with(WAL) => start.starts_with(&WAL_MAGIC),
         Some(start) => u32::from_ne_bytes(start) == 3_007_000,

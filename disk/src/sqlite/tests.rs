@@ -397,6 +397,15 @@ fn what_lies_beside_a_database_is_not_of_the_tree() {
             },
         );
     }
+    let mut other = Bench::new();
+    let ops = ["empty", "empty-journal"].map(|name| {
+        let content = fs::read(bench.at(name)).expect("read");
+        op(name, None, file(content))
+    });
+    assert_eq!(
+        other.apply(ops.to_vec(), &[b"", b"an ordinary file"]),
+        [Outcome::Done, Outcome::Done]
+    );
     let told: Vec<String> = observe(&bench)
         .iter()
         .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
