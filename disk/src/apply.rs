@@ -36,6 +36,8 @@ use crate::fingerprint::SeenRow;
 use crate::index::{Changes, Notes};
 use crate::kept::{Line, What};
 use crate::seen::Slot;
+use crate::sqlite::guard::Guard;
+use crate::sqlite::locks::TreeFile;
 use crate::stage::{Ready, Staged, StagedState, discard, ready_name};
 use crate::trouble::trouble;
 use crate::{Replica, Report, handle, lock, read, utc_now, volume};
@@ -198,10 +200,10 @@ impl Replica {
 
     /// Makes durable what was written down, and what is staged.
     fn barrier(&self, jobs: &[Job<'_>], batch: Option<Gen>) -> io::Result<()> {
-        let mut open: Vec<File> = Vec::new();
+        let mut open: Vec<TreeFile> = Vec::new();
         if let Some(batch) = batch {
-            open.push(intent::write(&self.root, batch, jobs)?);
-            open.push(File::from(self.root.private.try_clone()?));
+            open.push(intent::write(&self.root, batch, jobs)?.into());
+            open.push(File::from(self.root.private.try_clone()?).into());
         }
         let mut more = false;
         for job in jobs {
@@ -248,6 +250,17 @@ impl Replica {
                 return Ok(ended(Work::ended_by(job.op, error)));
             }
         };
+        let staged_name = ready_name(&job.id);
+        let staged = ready.map(|_| (&self.root.stage, &*staged_name));
+        // Held until the operation is over: a program that begins to use the database has to wait.
+        let guard = match Guard::take(job.op, &parent, staged) {
+            Ok(guard) => guard,
+            Err(trouble) => {
+                discard(&self.root, &staged_name);
+                return Ok(ended(Outcome::Held(trouble)));
+            }
+        };
+        guard.clear(job.op, &parent);
         let mut work = Work::new(self, job, ready, &parent);
         let outcome = work.run()?;
         let carried = if outcome == Outcome::Done {

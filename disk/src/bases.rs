@@ -84,7 +84,7 @@ impl Replica {
         content: ContentHash,
         len: u64,
     ) -> io::Result<Option<Vec<u8>>> {
-        let (file, stat) = match handle::open_tree_file(self.root.as_fd(), path) {
+        let (mut file, stat) = match handle::open_tree_file(self.root.as_fd(), path) {
             Ok(opened) => opened,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -92,13 +92,13 @@ impl Replica {
         if fingerprint::len(&stat) != len || len > MERGE_BYTES_MAX {
             return Ok(None);
         }
-        let bytes = read_bounded(file)?;
+        let bytes = read_bounded(&mut file)?;
         Ok((content_of(&bytes) == content).then_some(bytes))
     }
 }
 
 /// Reads at most one byte more than can be merged.
-pub(crate) fn read_bounded(file: File) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(file: &mut File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MERGE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

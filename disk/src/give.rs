@@ -10,13 +10,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Stat;
+use rustix::io::Errno;
 use shared::chunk::{Chunk, Manifest};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::path::RelPath;
 use shared::transfer::{ChunkRun, Item, MANIFEST_CHUNKS_MAX, PackedFile, Part};
 use shared::tree::Entry;
 
-use crate::fingerprint::{self, Fingerprint};
+use crate::fingerprint::{self, Fingerprint, now_ns};
+use crate::sqlite::beside::wal_of;
+use crate::sqlite::locks::TreeFile;
+use crate::sqlite::{self, Activity};
 use crate::{Replica, handle, lock, read, volume};
 
 /// A pack is sent when it has grown to this many bytes.
@@ -94,10 +98,46 @@ impl Replica {
     }
 
     /// Opens a long file with its chunks, if it still is what the item says.
-    fn open_chunked(&self, item: &Item) -> Option<(File, Manifest)> {
-        let (mut file, stat) = handle::open_tree_file(self.root.as_fd(), &item.path).ok()?;
-        let manifest = self.chunks_of(&item.path, &item.entry, &mut file, &stat)?;
-        Some((file, manifest))
+    fn open_chunked(&self, item: &Item) -> Option<(TreeFile, Manifest)> {
+        let mut opened = self.open_content(&item.path, &item.entry).ok()?;
+        let manifest = self.chunks_of_opened(item, &mut opened)?;
+        Some((opened.file, manifest))
+    }
+
+    fn chunks_of_opened(&self, item: &Item, opened: &mut Opened) -> Option<Manifest> {
+        // A snapshot is named by its content, and never changes.
+        let known = opened
+            .is_snapshot
+            .then(|| self.index.manifest(item.entry.identity()));
+        known
+            .flatten()
+            .or_else(|| self.chunks_of(&item.path, &item.entry, &mut opened.file, &opened.stat))
+    }
+
+    /// Opens what stands at a path, or the snapshot of it when it is a database in use. Whether it has
+    /// the content of `entry` is still to be seen.
+    pub(crate) fn open_content(&self, path: &RelPath, entry: &Entry) -> Result<Opened, Errno> {
+        let snapshot = || self.snapshots.open(&self.root, entry.identity());
+        let opened = |(file, stat), is_snapshot| Opened {
+            file,
+            stat,
+            is_snapshot,
+        };
+        if let Some(found) = snapshot() {
+            return Ok(opened(found, true));
+        }
+        let dir = handle::open_parent(self.root.as_fd(), path)?;
+        let (file, stat) = handle::open_file(&dir, path.name())?;
+        if let Some(header) = sqlite::header(&file, &stat)
+            && sqlite::activity(&dir, path.name(), header, &stat, now_ns())? == Activity::Live
+        {
+            drop(file);
+            self.renew_snapshot(path);
+            return snapshot()
+                .map(|found| opened(found, true))
+                .ok_or(Errno::BUSY);
+        }
+        Ok(opened((file, stat), false))
     }
 
     /// Returns the chunks of an open file whose entry must be `entry`: from the index when the file is
@@ -126,13 +166,20 @@ impl Replica {
     }
 }
 
+/// A file that is opened to be given.
+pub(crate) struct Opened {
+    pub(crate) file: TreeFile,
+    pub(crate) stat: Stat,
+    is_snapshot: bool,
+}
+
 /// The state of one [`Replica::give`].
 struct Giving<'a> {
     replica: &'a Replica,
     sink: &'a mut dyn FnMut(Part) -> io::Result<()>,
     pack: Pack,
     /// Some of the files that were given, to be made durable.
-    given: Vec<File>,
+    given: Vec<TreeFile>,
     more: bool,
 }
 
@@ -147,18 +194,21 @@ impl Giving<'_> {
         let Entry::File { len, .. } = item.entry else {
             return self.gone(item);
         };
-        let opened = handle::open_tree_file(self.replica.root.as_fd(), &item.path);
-        let Ok((file, stat)) = opened else {
+        let Ok(opened) = self.replica.open_content(&item.path, &item.entry) else {
             return self.gone(item);
         };
+        if opened.is_snapshot {
+            self.live_is_given(item);
+        }
         if len <= PLAIN_BYTES_MAX {
-            self.small(item, file, &stat)
+            self.small(item, opened)
         } else {
-            self.long(item, file, &stat)
+            self.long(item, opened)
         }
     }
 
-    fn small(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
+    fn small(&mut self, item: &Item, opened: Opened) -> io::Result<()> {
+        let Opened { mut file, stat, .. } = opened;
         let start = self.pack.bytes.len();
         self.pack
             .bytes
@@ -168,13 +218,13 @@ impl Giving<'_> {
         let entry = Entry::File {
             content: ContentHash::of_bytes(&self.pack.bytes[start..]),
             len: read as u64,
-            exec: fingerprint::is_exec(stat),
+            exec: fingerprint::is_exec(&stat),
         };
         if entry != item.entry {
             self.pack.bytes.truncate(start);
             return self.gone(item);
         }
-        let mtime_ns = fingerprint::mtime_ns(stat);
+        let mtime_ns = fingerprint::mtime_ns(&stat);
         self.pack.files.push(PackedFile {
             index: item.index,
             len: read as u32,
@@ -188,19 +238,17 @@ impl Giving<'_> {
         }
     }
 
-    fn long(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
-        let manifest = self
-            .replica
-            .chunks_of(&item.path, &item.entry, &mut file, stat);
-        let Some(manifest) = manifest else {
+    fn long(&mut self, item: &Item, mut opened: Opened) -> io::Result<()> {
+        let Some(manifest) = self.replica.chunks_of_opened(item, &mut opened) else {
             return self.gone(item);
         };
-        self.was_given(file);
+        let mtime_ns = fingerprint::mtime_ns(&opened.stat);
+        self.was_given(opened.file);
         let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
         while let Some(piece) = pieces.next() {
             (self.sink)(Part::Manifest {
                 index: item.index,
-                mtime_ns: fingerprint::mtime_ns(stat),
+                mtime_ns,
                 manifest: Manifest {
                     chunks: piece.to_vec(),
                 },
@@ -214,7 +262,22 @@ impl Giving<'_> {
         (self.sink)(Part::Gone { index: item.index })
     }
 
-    fn was_given(&mut self, file: File) {
+    /// What both sides are about to agree on are the commits in the live database; a snapshot is only
+    /// their copy.
+    fn live_is_given(&mut self, item: &Item) {
+        let root = self.replica.root.as_fd();
+        let Ok(dir) = handle::open_parent(root, &item.path) else {
+            return;
+        };
+        let name = item.path.name();
+        for name in [name.to_owned(), wal_of(name)] {
+            if let Ok((file, _)) = handle::open_file(&dir, name) {
+                self.was_given(file);
+            }
+        }
+    }
+
+    fn was_given(&mut self, file: TreeFile) {
         if volume::worth_holding(self.given.len()) {
             self.given.push(file);
         } else {

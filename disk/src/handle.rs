@@ -12,6 +12,8 @@ use rustix::io::{Errno, Result};
 use shared::ignore::PRIVATE_DIR;
 use shared::path::RelPath;
 
+use crate::sqlite::locks::TreeFile;
+
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
@@ -62,17 +64,17 @@ pub(crate) fn open_parent(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedF
 }
 
 /// Opens a regular file for reading, and tells what it is. Anything else is [`Errno::INVAL`].
-pub(crate) fn open_file(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<(File, Stat)> {
+pub(crate) fn open_file(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<(TreeFile, Stat)> {
     let file = openat(dir, name, READ_FLAGS, Mode::empty())?;
     let stat = fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    Ok((File::from(file), stat))
+    Ok((File::from(file).into(), stat))
 }
 
 /// Opens a regular file of the tree for reading.
-pub(crate) fn open_tree_file(root: BorrowedFd<'_>, path: &RelPath) -> Result<(File, Stat)> {
+pub(crate) fn open_tree_file(root: BorrowedFd<'_>, path: &RelPath) -> Result<(TreeFile, Stat)> {
     open_file(open_parent(root, path)?, path.name())
 }
 

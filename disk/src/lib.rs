@@ -34,6 +34,7 @@ mod root;
 mod rules;
 mod scan;
 mod seen;
+mod sqlite;
 mod stage;
 mod trouble;
 mod volume;
@@ -67,6 +68,7 @@ use kept::Kept;
 use reread::Round;
 use root::Root;
 use seen::Seen;
+use sqlite::store::Snapshots;
 
 /// Threads that walk and hash.
 const LOOK_THREADS: usize = 2;
@@ -127,6 +129,8 @@ pub struct Replica {
     kept: Kept,
     /// What was displaced lately, and may still be written to.
     displaced: Mutex<Watch>,
+    /// What live databases hold.
+    snapshots: Snapshots,
     sink: Sink,
     /// Contents that are being staged resumably now.
     staging: Arc<Mutex<HashSet<ContentHash>>>,
@@ -199,6 +203,7 @@ impl Replica {
         apply::recover(&root, &kept).map_err(not_writable(root.private_path("stage")))?;
         let displaced = Watch::resumed(&root, &kept, utc_now())
             .map_err(not_writable(root.private_path("kept")))?;
+        Snapshots::clear(&root).map_err(not_writable(root.private_path(root::SNAPSHOTS)))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(LOOK_THREADS)
             .thread_name(|number| format!("look-{number}"))
@@ -230,6 +235,7 @@ impl Replica {
             round: Mutex::default(),
             displaced: Mutex::new(displaced),
             kept,
+            snapshots: Snapshots::default(),
             sink,
             staging: Arc::default(),
             listed: Arc::default(),

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::chunk::Manifest;
 use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
@@ -25,6 +25,7 @@ use crate::index::Changes;
 use crate::reread::{is_rot, known};
 use crate::scan::Pass;
 use crate::seen::{Seen, Slot};
+use crate::sqlite::beside;
 use crate::{Replica, Report, lock};
 
 /// What to look at.
@@ -87,7 +88,7 @@ pub(crate) enum Found {
         obstacle: Obstacle,
         lost_mount: bool,
     },
-    /// A file that changed each time it was read.
+    /// A file that changed each time it was read, or a database that could not be read just now.
     Unstable,
 }
 
@@ -159,6 +160,7 @@ impl Replica {
             self.tell_unseen(&mut open)?;
             self.rules_applied(&rules);
         }
+        self.snapshots.prune(&self.root, Instant::now());
         let again = open.again.len();
         tracing::debug!(
             files = outcome.files,
@@ -195,7 +197,19 @@ impl Replica {
                 .or_else(|| seen.topmost_unknown(path))
                 .unwrap_or_else(|| path.clone())
         };
-        hints.iter().filter(worth).map(target).collect()
+        // What moves beside a database moves the database.
+        let owner = |path: &RelPath| {
+            let name = beside::owner(path.name())?;
+            let place = path.as_str().strip_suffix(path.name())?;
+            RelPath::parse(&format!("{place}{name}")).ok()
+        };
+        let with_owner = |path: &RelPath| [Some(path.clone()), owner(path)].into_iter().flatten();
+        hints
+            .iter()
+            .filter(worth)
+            .flat_map(with_owner)
+            .map(|path| target(&path))
+            .collect()
     }
 
     /// Writes down what was found, and reports it.

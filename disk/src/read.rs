@@ -15,6 +15,7 @@ use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::tree::Entry;
 
 use crate::fingerprint::{Fingerprint, SeenRow, is_exec, now_ns};
+use crate::sqlite::{self, Activity};
 use crate::{handle, volume};
 
 /// How often a file that changes under the reader is read again at once.
@@ -36,6 +37,10 @@ pub(crate) enum Reading {
     Read(SeenRow, Option<Manifest>),
     /// It changed each time, or is not the kind of thing that it was.
     Unstable,
+    /// It is a database that is in use; its file alone is no content.
+    Live,
+    /// It is a database in use that could not be read for a while.
+    Refused,
     /// The caller asked to stop.
     Stopped,
 }
@@ -76,13 +81,26 @@ impl Reader {
             if self.from_medium {
                 volume::read_from_medium(&file);
             }
+            let database = sqlite::header(&file, &before);
+            let is_live = |stat: &Stat| match database {
+                Some(header) => {
+                    Ok(sqlite::activity(&dir, name, header, stat, now)? != Activity::AtRest)
+                }
+                None => Ok::<_, Errno>(false),
+            };
+            if is_live(&before)? {
+                return Ok(Reading::Live);
+            }
             let Some(content) = self
-                .content(&mut file, Some(stop))
+                .content(&mut *file, Some(stop))
                 .map_err(|error| errno(&error))?
             else {
                 return Ok(Reading::Stopped);
             };
             let print = Fingerprint::of(&fstat(&file)?, root_device);
+            if is_live(&before)? {
+                return Ok(Reading::Live);
+            }
             if print == Fingerprint::of(&before, root_device) {
                 let row = content.row(&before, print, now);
                 return Ok(Reading::Read(row, content.manifest));

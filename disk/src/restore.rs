@@ -214,6 +214,9 @@ impl Replica {
                     .map_err(held)?
                 {
                     Reading::Read(row, _) => Ok(Some(Some(row.entry))),
+                    Reading::Live | Reading::Refused => {
+                        Err(RestoreError::Busy { path: path.clone() })
+                    }
                     Reading::Unstable | Reading::Stopped => Ok(None),
                 }
             }

@@ -8,6 +8,7 @@
 //! | `lock` | held by the process that has the root; the kernel releases it when the process dies |
 //! | `stage/` | content on its way into the tree |
 //! | `kept/` | content that was displaced from it |
+//! | `snapshots/` | committed states of databases in use, for the givers; emptied at every start |
 
 mod marker;
 
@@ -30,6 +31,7 @@ use marker::MARKER;
 const LOCK: &str = "lock";
 const STAGE: &str = "stage";
 const KEPT: &str = "kept";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// The identity of a replica: chosen when a root is opened for the first time, and written into its
 /// marker.
@@ -80,6 +82,7 @@ pub(crate) struct Root {
     pub(crate) file_mode: u32,
     pub(crate) stage: OwnedFd,
     pub(crate) kept: OwnedFd,
+    pub(crate) snapshots: OwnedFd,
     dir: OwnedFd,
     pub(crate) private: OwnedFd,
     marker: Mutex<Held>,
@@ -129,6 +132,7 @@ impl Root {
         };
         let stage = make_dir(&private, STAGE).map_err(not_writable)?;
         let kept = make_dir(&private, KEPT).map_err(not_writable)?;
+        let snapshots = make_dir(&private, SNAPSHOTS).map_err(not_writable)?;
         let file_mode = mode_of_new_files(&stage).map_err(not_writable)?;
         Ok(Self {
             path,
@@ -137,6 +141,7 @@ impl Root {
             file_mode,
             stage,
             kept,
+            snapshots,
             dir,
             private,
             marker: Mutex::new(held),

@@ -25,6 +25,7 @@ use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
 use crate::reread::{is_unchanged, known};
 use crate::seen::Slot;
+use crate::sqlite::beside::{self, Beside, Listed};
 use crate::{Replica, handle, lock, root};
 use name::{Name, join};
 
@@ -85,6 +86,8 @@ struct Child {
     path: RelPath,
     before: Option<Slot>,
     stat: Stat,
+    /// Whether something lies beside it that makes it a database in use, perhaps.
+    beside: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -187,11 +190,17 @@ impl<'a> Pass<'a> {
             }
         };
         let before = lock(&self.replica.seen).get(&path).cloned();
+        // Hints come for what lies beside a database as well.
+        let belongs = beside::belongs(&parent, path.name());
         let stat = match handle::stat_at(&parent, path.name()) {
             Ok(Some(stat)) => stat,
             Ok(None) => return self.gone(path, before),
             Err(error) => return self.refused(path, before, error),
         };
+        if belongs {
+            return self.belongs(path, before);
+        }
+        let beside = Beside::of(&parent, path.name()).is_ok_and(|beside| beside.has_changes());
         let parent = Arc::new(parent);
         let mut unread = Vec::new();
         let known_dir = before.as_ref().is_some_and(Slot::is_dir);
@@ -212,7 +221,12 @@ impl<'a> Pass<'a> {
             self.child(
                 scope,
                 &parent,
-                Child { path, before, stat },
+                Child {
+                    path,
+                    before,
+                    stat,
+                    beside,
+                },
                 true,
                 depth,
                 &mut unread,
@@ -231,11 +245,13 @@ impl<'a> Pass<'a> {
             (_, path) => handle::open_tree_dir(self.replica.root.as_fd(), path.as_ref()),
         };
         let listed = opened.and_then(|dir| {
-            let names = handle::list(&dir)?;
+            let mut names = handle::list(&dir)?;
+            let is_empty = names.is_empty();
+            let beside = Listed::take_from(&dir, &mut names);
             let foreign = fingerprint::device(&fstat(&dir)?) != self.replica.root.device;
-            Ok((Arc::new(dir), names, foreign))
+            Ok((Arc::new(dir), names, is_empty, beside, foreign))
         });
-        let (dir, names, foreign) = match (listed, &visit.path) {
+        let (dir, names, is_empty, beside, foreign) = match (listed, &visit.path) {
             (Ok(listed), _) => listed,
             (Err(error), Some(path)) => return self.refused(path.clone(), visit.before, error),
             (Err(error), None) => {
@@ -250,7 +266,7 @@ impl<'a> Pass<'a> {
             if names.iter().any(|name| **name == *PRIVATE_DIR.as_bytes()) && root::is_root(&dir) {
                 return self.blocked(path.clone(), visit.before, Obstacle::OtherRoot);
             }
-            if names.is_empty() && !foreign && was_mount(visit.before.as_ref()) {
+            if is_empty && !foreign && was_mount(visit.before.as_ref()) {
                 let found = Found::Blocked {
                     obstacle: Obstacle::Unreadable,
                     lost_mount: true,
@@ -267,7 +283,11 @@ impl<'a> Pass<'a> {
         let known = lock(&self.replica.seen).children(visit.path.as_ref());
         for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
             let Some(name) = name else {
-                self.gone(path, before);
+                if beside.has(path.name()) {
+                    self.belongs(path, before);
+                } else {
+                    self.gone(path, before);
+                }
                 continue;
             };
             if let Some(obstacle) = name.obstacle {
@@ -276,7 +296,13 @@ impl<'a> Pass<'a> {
             }
             match handle::stat_at(&dir, path.name()) {
                 Ok(Some(stat)) => {
-                    let child = Child { path, before, stat };
+                    let beside = beside.is_database(path.name());
+                    let child = Child {
+                        path,
+                        before,
+                        stat,
+                        beside,
+                    };
                     self.child(
                         scope,
                         &dir,
@@ -332,7 +358,12 @@ impl<'a> Pass<'a> {
         depth: usize,
         unread: &mut Vec<(RelPath, Option<Slot>)>,
     ) {
-        let Child { path, before, stat } = child;
+        let Child {
+            path,
+            before,
+            stat,
+            beside,
+        } = child;
         let kind = fingerprint::kind(&stat);
         let row = before.as_ref().and_then(Slot::row);
         let same_kind = row.is_some_and(|row| kind_of(&row.entry) == kind);
@@ -356,7 +387,7 @@ impl<'a> Pass<'a> {
             FileType::RegularFile => {
                 self.files.fetch_add(1, Ordering::Relaxed);
                 let unchanged = known(before.as_ref()).is_some_and(|row| is_unchanged(row, &print));
-                if self.deep || !unchanged {
+                if self.deep || beside || !unchanged {
                     unread.push((path, before));
                 }
             }
@@ -418,13 +449,23 @@ impl<'a> Pass<'a> {
             if len > LONG_BYTES {
                 self.flush();
             }
-            match reader.see(dir, path.name(), self.replica.root.device, self.stop) {
+            let mut seen = reader.see(dir, path.name(), self.replica.root.device, self.stop);
+            if let Ok(Reading::Live) = seen {
+                seen = self.replica.see_database(dir, &path, self.stop);
+            } else {
+                self.replica.snapshots.rests(&path);
+            }
+            if let Ok(Reading::Read(row, _)) = &seen
+                && known(before.as_ref()).is_some_and(|known| is_unchanged(known, &row.print))
+            {
+                self.reread_files.fetch_add(1, Ordering::Relaxed);
+                self.reread_bytes
+                    .fetch_add(row.entry.len(), Ordering::Relaxed);
+            }
+            match seen {
+                // A live database is looked at each time, and most times nothing was committed.
+                Ok(Reading::Read(row, _)) if before.as_ref().and_then(Slot::row) == Some(&row) => {}
                 Ok(Reading::Read(row, manifest)) => {
-                    if known(before.as_ref()).is_some_and(|known| is_unchanged(known, &row.print)) {
-                        self.reread_files.fetch_add(1, Ordering::Relaxed);
-                        self.reread_bytes
-                            .fetch_add(row.entry.len(), Ordering::Relaxed);
-                    }
                     let found = Found::Row(row, manifest);
                     self.push(Finding {
                         path,
@@ -432,7 +473,8 @@ impl<'a> Pass<'a> {
                         found,
                     });
                 }
-                Ok(Reading::Unstable) => {
+                Ok(Reading::Refused) => self.blocked(path, before, Obstacle::Database),
+                Ok(Reading::Unstable | Reading::Live) => {
                     self.push(Finding {
                         path,
                         before,
@@ -476,8 +518,17 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// A file belongs to a database beside it. Unless it was taken for an ordinary one before there was a
+    /// database, nothing is known about it and nothing is told.
+    fn belongs(&self, path: RelPath, before: Option<Slot>) {
+        if before.is_some() {
+            self.blocked(path, before, Obstacle::Ignored);
+        }
+    }
+
     fn gone(&self, path: RelPath, before: Option<Slot>) {
         if before.is_some() {
+            self.replica.snapshots.rests(&path);
             lock(&self.absent).push(Finding {
                 path,
                 before,

@@ -14,7 +14,6 @@ pub(crate) use long::PART;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,8 +29,10 @@ use shared::transfer::{
 use shared::tree::{Entry, Gen};
 
 use crate::error::DiskError;
+use crate::give::Opened;
 use crate::kept::new_id;
 use crate::root::Root;
+use crate::sqlite::guard;
 use crate::trouble::trouble;
 use crate::{Replica, fingerprint, handle, read, utc_now, volume};
 use long::Long;
@@ -103,14 +104,16 @@ impl Replica {
     /// Begins to stage a batch.
     pub fn take(self: &Arc<Self>, batch: &Batch) -> Taking {
         let now = utc_now();
+        let state = |op: &Op| match op.wants() {
+            None => State::Own,
+            Some((_, entry)) if entry.len() > FILE_BYTES_MAX => State::Held(too_long(&op.path)),
+            // Not even its content has to travel.
+            Some(_) => guard::hindrance(&*self.root, op).map_or(State::Wanted, State::Held),
+        };
         let place = |op: &Op| Place {
             op: op.clone(),
             id: new_id(now),
-            state: match op.wants() {
-                Some((_, entry)) if entry.len() > FILE_BYTES_MAX => State::Held(too_long(&op.path)),
-                Some(_) => State::Wanted,
-                None => State::Own,
-            },
+            state: state(op),
         };
         Taking {
             replica: self.clone(),
@@ -401,7 +404,7 @@ impl Taking {
                 stage_dir(root, id).map(StagedState::Ready)
             }
             (Some(entry @ Entry::File { .. }), _, Source::Here(from)) => {
-                let copied = copy_here(root, id, from, entry)?;
+                let copied = copy_here(&self.replica, id, from, entry)?;
                 Ok(copied.map_or(StagedState::Gone, StagedState::Ready))
             }
             _ => Ok(StagedState::Nothing),
@@ -493,8 +496,19 @@ fn ready_at(root: &Root, name: &str) -> Result<Ready, Errno> {
 }
 
 /// Stages a copy of a file of this tree; `None` when it is not what it should be.
-fn copy_here(root: &Root, id: &str, from: &RelPath, entry: &Entry) -> Result<Option<Ready>, Errno> {
-    let Ok((mut source, stat)) = handle::open_tree_file(root.as_fd(), from) else {
+fn copy_here(
+    replica: &Replica,
+    id: &str,
+    from: &RelPath,
+    entry: &Entry,
+) -> Result<Option<Ready>, Errno> {
+    let root = &*replica.root;
+    let Ok(Opened {
+        file: mut source,
+        stat,
+        ..
+    }) = replica.open_content(from, entry)
+    else {
         return Ok(None);
     };
     if fingerprint::len(&stat) != entry.len() {

@@ -1,15 +1,20 @@
-//! Content-defined chunks: where long content is cut.
+//! Chunks: where long content is cut.
 //!
 //! Both machines must cut alike, so the parameters are constants and golden cut points in
 //! `chunk/tests.rs` pin them. The cutting itself is MinCDC (crate `mincdc`): the cut falls where a
-//! hash of the last four bytes is smallest between the two bounds.
+//! hash of the last four bytes is smallest between the two bounds. A SQLite database is cut at fixed
+//! places instead ([`DatabaseHeader`]).
+
+mod database;
+
+pub use database::{DATABASE_CHUNK_BYTES, DATABASE_LONG_CHUNK_BYTES, DatabaseHeader, HEADER_BYTES};
 
 use mincdc::{MinCdcHash4, SliceChunker};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::ContentHash;
 
-/// Shortest chunk, in bytes; only the last one of a file may be shorter.
+/// Shortest chunk that is cut by content, in bytes; only the last one of a file may be shorter.
 pub const CHUNK_BYTES_MIN: usize = 32 * 1024;
 /// Longest chunk, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 96 * 1024;
@@ -41,6 +46,26 @@ impl Manifest {
         self.chunks.is_empty()
     }
 
+    /// Says whether an honest chunker may have cut these chunks. `is_begun` says that it is only the
+    /// beginning of a list, which more chunks follow.
+    ///
+    /// It bounds what a list from the other machine may ask for, in chunks for a length. Whether the
+    /// chunks make up the content, only [`Manifest::content`] and the bytes tell.
+    pub fn is_plausible(chunks: &[Chunk], is_begun: bool) -> bool {
+        let Some((last, others)) = chunks.split_last() else {
+            return false;
+        };
+        let cut_by_content = CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX;
+        let fixed = [DATABASE_CHUNK_BYTES, DATABASE_LONG_CHUNK_BYTES].map(|bytes| bytes..=bytes);
+        [cut_by_content].into_iter().chain(fixed).any(|lens| {
+            let first_of_last = if is_begun { *lens.start() } else { 1 };
+            others
+                .iter()
+                .all(|chunk| lens.contains(&(chunk.len as usize)))
+                && (first_of_last..=*lens.end()).contains(&(last.len as usize))
+        })
+    }
+
     /// Returns the hash of the content that these chunks make up.
     pub fn content(&self) -> ContentHash {
         ContentHash::of_chunks(self.len(), self.chunks.iter().map(|chunk| &chunk.hash))
@@ -56,25 +81,51 @@ impl Manifest {
     }
 }
 
-/// Returns the length of the first chunk of `ahead`, or `None` when more bytes are needed to know.
-///
-/// `ahead` holds the content that is not cut yet, as far as it is read; `last` says that nothing
-/// follows. With [`CHUNK_BYTES_MAX`] bytes at hand the answer is always known.
-pub fn first_cut(ahead: &[u8], last: bool) -> Option<usize> {
-    if ahead.is_empty() || (ahead.len() < CHUNK_BYTES_MAX && !last) {
-        return None;
-    }
-    let window = &ahead[..ahead.len().min(CHUNK_BYTES_MAX)];
-    SliceChunker::new(window, CHUNK_BYTES_MIN, CHUNK_BYTES_MAX, MinCdcHash4::new())
-        .next()
-        .map(|chunk| chunk.len())
-}
-
 /// Cuts content that is read piece by piece.
 #[derive(Debug, Default)]
 pub struct Chunker {
     ahead: Vec<u8>,
+    cuts: Option<Cuts>,
     manifest: Manifest,
+}
+
+/// Where a content is cut.
+#[derive(Debug, Clone, Copy)]
+enum Cuts {
+    ByContent,
+    /// Every so many bytes.
+    Fixed(usize),
+}
+
+impl Cuts {
+    /// Decides from the beginning of the content.
+    fn of(start: &[u8]) -> Self {
+        match DatabaseHeader::parse(start) {
+            Some(header) => Self::Fixed(header.chunk_bytes()),
+            None => Self::ByContent,
+        }
+    }
+
+    /// Returns the length of the first chunk of `ahead`, or `None` when more bytes are needed to know.
+    fn first(self, ahead: &[u8], last: bool) -> Option<usize> {
+        let longest = match self {
+            Self::ByContent => CHUNK_BYTES_MAX,
+            Self::Fixed(bytes) => bytes,
+        };
+        if ahead.is_empty() || (ahead.len() < longest && !last) {
+            return None;
+        }
+        let window = &ahead[..ahead.len().min(longest)];
+        match self {
+            Self::Fixed(_) => Some(window.len()),
+            Self::ByContent => {
+                let hash = MinCdcHash4::new();
+                SliceChunker::new(window, CHUNK_BYTES_MIN, CHUNK_BYTES_MAX, hash)
+                    .next()
+                    .map(|chunk| chunk.len())
+            }
+        }
+    }
 }
 
 impl Chunker {
@@ -91,8 +142,12 @@ impl Chunker {
     }
 
     fn cut(&mut self, last: bool) {
+        if self.ahead.len() < HEADER_BYTES && !last {
+            return;
+        }
+        let cuts = *self.cuts.get_or_insert_with(|| Cuts::of(&self.ahead));
         let mut start = 0;
-        while let Some(len) = first_cut(&self.ahead[start..], last) {
+        while let Some(len) = cuts.first(&self.ahead[start..], last) {
             let bytes = &self.ahead[start..start + len];
             // A chunk is at most 96 KiB, so its length fits.
             self.manifest.chunks.push(Chunk {

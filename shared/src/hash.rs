@@ -14,7 +14,8 @@ pub const PLAIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// Key context of the chunk-list hash. It names the chunker's parameters: other cut points give
 /// another hash, so a change of the chunker must change this text.
-const CHUNKED_CONTEXT: &str = "layer-sync 2026-11 content v1: mincdc-hash4 32768..98304";
+const CHUNKED_CONTEXT: &str =
+    "layer-sync 2026-11 content v2: mincdc-hash4 32768..98304, sqlite 16384 or 65536";
 const SET_CONTEXT: &str = "layer-sync 2026-11 tree set hash v1";
 
 /// BLAKE3 of a file's content.

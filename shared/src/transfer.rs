@@ -139,6 +139,8 @@ pub enum TroubleKind {
     Corrupt,
     /// Any other error of the file system.
     Io,
+    /// A program has the database open, or left work in it that is not finished.
+    DatabaseOpen,
 }
 
 impl TroubleKind {
@@ -152,6 +154,7 @@ impl TroubleKind {
             Self::NotEmpty => "not_empty",
             Self::Corrupt => "corrupt",
             Self::Io => "io",
+            Self::DatabaseOpen => "database_open",
         }
     }
 
@@ -169,6 +172,9 @@ impl TroubleKind {
                 "check the disk and the memory of the other machine, then `layer-sync verify`"
             }
             Self::Io => "check the disk; it is tried again by itself",
+            Self::DatabaseOpen => {
+                "close the program that uses the database; it is tried again by itself"
+            }
         }
     }
 }

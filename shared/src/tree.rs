@@ -97,6 +97,8 @@ pub enum Obstacle {
     OtherRoot,
     /// A file that was still being written each time it was read.
     Unstable,
+    /// A database in use that could not be read in a committed state.
+    Database,
     /// A file whose content is not what it was, although nothing wrote to it.
     Rotten,
 }
@@ -114,6 +116,10 @@ impl Obstacle {
             Self::Unstable => "it is being written all the time",
             Self::Rotten => {
                 "its content changed although nothing wrote to it, so the disk may be failing"
+            }
+            Self::Database => {
+                "it is a database that cannot be read in a committed state: its program locks it, or \
+                 ended in the middle of a change"
             }
         }
     }

@@ -10,6 +10,7 @@
 //! | `LAYER_SYNC_E2E_SEED=N` | its seed, which every run prints |
 //! | `LAYER_SYNC_E2E_HUGE=1` | a file of 2 GiB instead of 64 MiB |
 //! | `LAYER_SYNC_E2E_FLOOD=10000000` | rows that a hostile partner sends, instead of 100,000 |
+//! | `LAYER_SYNC_E2E_SQLITE_SECONDS=120` | how long a database is written while it is synced |
 //! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
 //!
 //! `cargo test -p tests --test e2e -- --nocapture` shows what is measured and what is skipped.
@@ -32,6 +33,7 @@ mod kept;
 mod observer;
 mod operations;
 mod refused;
+mod sqlite;
 mod up;
 mod verbs;
 mod watches;

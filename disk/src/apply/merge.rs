@@ -85,8 +85,8 @@ impl Replica {
         else {
             return Err(Errno::AGAIN);
         };
-        let (staged, _) = handle::open_file(&self.root.stage, staged_name)?;
-        let theirs = read_bounded(staged).map_err(errno)?;
+        let (mut staged, _) = handle::open_file(&self.root.stage, staged_name)?;
+        let theirs = read_bounded(&mut staged).map_err(errno)?;
         let merged = match how {
             How::Lines => append(base.as_ref(), &ours, &theirs),
             How::Text => match base {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
 use rustix::io::Errno;
-use shared::chunk::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Chunk, Manifest};
+use shared::chunk::{Chunk, Manifest};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::path::RelPath;
 use shared::transfer::{ChunkRun, PART_BYTES_MAX, missing_runs};
@@ -22,6 +22,7 @@ use shared::tree::Entry;
 
 use super::{Ready, discard, ready_name};
 use crate::root::Root;
+use crate::sqlite::locks::TreeFile;
 use crate::volume::At;
 use crate::{Replica, fingerprint, handle, lock, read, volume};
 
@@ -53,12 +54,11 @@ pub(super) fn check_list(chunks: &[Chunk], len: u64, more: bool) -> Result<(), &
     if total > len || (!more && total != len) {
         return Err("the chunks do not add up to the length that was asked for");
     }
-    let fits = |chunk: &Chunk| (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&(chunk.len as usize));
-    let ends =
-        |chunk: &Chunk| total == len && (1..=CHUNK_BYTES_MAX).contains(&(chunk.len as usize));
-    match chunks.split_last() {
-        Some((last, others)) if others.iter().all(fits) && (fits(last) || ends(last)) => Ok(()),
-        _ => Err("a chunk is too short or too long"),
+    // Even the last part of a list may end it early only where the length says so.
+    if Manifest::is_plausible(chunks, total != len) {
+        Ok(())
+    } else {
+        Err("a chunk is too short or too long")
     }
 }
 
@@ -187,7 +187,7 @@ impl Long {
     }
 
     /// Opens the files of this disk that may have chunks of the content.
-    fn donors(&self, replica: &Replica, target: &RelPath) -> Vec<(File, Manifest)> {
+    fn donors(&self, replica: &Replica, target: &RelPath) -> Vec<(TreeFile, Manifest)> {
         let paths: HashSet<RelPath> = {
             let seen = lock(&replica.seen);
             seen.with_content(self.content)
@@ -208,13 +208,13 @@ impl Long {
     }
 
     /// Opens what an earlier attempt left, or begins anew, as a clone of a donor where the volume can.
-    fn open_part(&self, root: &Root, donor: Option<&(File, Manifest)>) -> Result<File, Errno> {
+    fn open_part(&self, root: &Root, donor: Option<&(TreeFile, Manifest)>) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(&root.stage, &self.name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => {
                 let clone =
-                    donor.map(|(file, _)| volume::clone_file(file, &root.stage, &self.name));
+                    donor.map(|(file, _)| volume::clone_file(&**file, &root.stage, &self.name));
                 match clone {
                     Some(Ok(clone)) => File::from(clone),
                     _ => handle::create_file(&root.stage, &self.name)?,

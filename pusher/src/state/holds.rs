@@ -201,6 +201,7 @@ fn code_of(obstacle: Obstacle) -> &'static str {
         Obstacle::OtherRoot => "other_root",
         Obstacle::Unstable => "unstable",
         Obstacle::Rotten => "rotten",
+        Obstacle::Database => "database",
     }
 }
 
@@ -216,6 +217,9 @@ fn remedy_of(obstacle: Obstacle, side: Side) -> String {
         Obstacle::Unstable => "nothing: it is tried again all the time".into(),
         Obstacle::Rotten => format!(
             "check the disk of the {side}, and copy the other side's file over it; if it is right as it is, `touch` it"
+        ),
+        Obstacle::Database => format!(
+            "on the {side}, close the program that uses it, or open and close it once more; it is tried again by itself"
         ),
     }
 }

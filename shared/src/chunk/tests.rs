@@ -55,6 +55,101 @@ fn a_byte_in_the_middle_changes_few_chunks() {
     assert!((1..=3).contains(&fresh), "{fresh} chunks are new");
 }
 
+/// Content that begins as a database with pages of this length, as the header writes it.
+fn database(len: usize, page: u16) -> Vec<u8> {
+    let mut content = noise(len, 3);
+    content[..16].copy_from_slice(b"SQLite format 3\0");
+    content[16..18].copy_from_slice(&page.to_be_bytes());
+    content[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+    content
+}
+
+#[test]
+fn a_database_is_cut_at_multiples_of_its_page() {
+    let check = |page, len: usize, expected: &[u32]| {
+        let content = database(len, page);
+        for piece in [1, 99, 4096, 1 << 20] {
+            let lens: Vec<u32> = cut(&content, piece).chunks.iter().map(|c| c.len).collect();
+            assert_eq!(lens, expected, "pages of {page}, read by {piece}");
+        }
+    };
+    check(512, 40_960, &[16_384, 16_384, 8192]);
+    check(4096, 65_536, &[16_384; 4]);
+    check(16_384, 81_920, &[16_384; 5]);
+    check(32_768, 163_840, &[65_536, 65_536, 32_768]);
+    // 65,536 does not fit into the two bytes of the header; 1 stands for it.
+    check(1, 131_072, &[65_536, 65_536]);
+}
+
+#[test]
+fn the_hash_of_a_database_is_golden() {
+    let manifest = cut(&database(200_000, 4096), 1 << 20);
+    assert_eq!(manifest.content().to_string(), GOLDEN_DATABASE);
+}
+
+const GOLDEN_DATABASE: &str = "319d34f1997f33aa93230feff2369e2bdc6562db5c331c9516581dc3909d6448";
+
+#[test]
+fn a_changed_page_changes_one_chunk() {
+    let old = database(4 << 20, 4096);
+    let mut new = old.clone();
+    new[100 * 4096..101 * 4096].copy_from_slice(&noise(4096, 9));
+    let pairs = |content: &[u8]| cut(content, 1 << 20).chunks;
+    let changed = pairs(&old)
+        .iter()
+        .zip(pairs(&new))
+        .filter(|(a, b)| **a != *b)
+        .count();
+    assert_eq!(changed, 1);
+}
+
+#[test]
+fn only_a_whole_header_makes_a_database() {
+    let good = database(100, 4096);
+    let header = DatabaseHeader::parse(&good).expect("a database");
+    assert_eq!((header.page_bytes, header.has_wal), (4096, true));
+    assert_eq!(DatabaseHeader::parse(&good[..99]), None, "too short");
+    let check = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        assert_eq!(DatabaseHeader::parse(&bytes), None, "byte {at} is {byte}");
+    };
+    check(0, b's');
+    check(15, b' ');
+    check(16, 0x11);
+    check(16, 0);
+    check(21, 63);
+    check(23, 0);
+}
+
+#[test]
+fn a_list_of_chunks_is_cut_in_one_way() {
+    let check = |is_begun: bool, lens: &[u32], expected: bool| {
+        let hash = ContentHash::of_bytes(b"");
+        let chunks: Vec<Chunk> = lens.iter().map(|len| Chunk { hash, len: *len }).collect();
+        assert_eq!(
+            Manifest::is_plausible(&chunks, is_begun),
+            expected,
+            "{is_begun} {lens:?}"
+        );
+    };
+    let (short, long, min, max) = (16_384, 65_536, 32_768, 98_304);
+    for is_begun in [true, false] {
+        check(is_begun, &[], false);
+        check(is_begun, &[min, max, long, min + 1], true);
+        check(is_begun, &[short, short, short], true);
+        check(is_begun, &[long, long], true);
+        check(is_begun, &[short, min, short], false);
+        check(is_begun, &[min, short, min], false);
+        check(is_begun, &[short, 4096, short], false);
+        check(is_begun, &[short, short + 1], false);
+        check(is_begun, &[min, max + 1], false);
+        check(is_begun, &[min, 0], false);
+        check(is_begun, &[short, short, 512], !is_begun);
+        check(is_begun, &[min, 1], !is_begun);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]

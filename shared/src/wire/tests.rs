@@ -115,6 +115,7 @@ fn sights() -> Vec<SeenRow> {
         Obstacle::BadName,
         Obstacle::OtherRoot,
         Obstacle::Unstable,
+        Obstacle::Database,
     ];
     let mut rows = vec![
         (path("gone.md"), Sight::Absent),
@@ -137,6 +138,7 @@ fn outcomes() -> Vec<Outcome> {
         TroubleKind::NotEmpty,
         TroubleKind::Corrupt,
         TroubleKind::Io,
+        TroubleKind::DatabaseOpen,
     ];
     let held = |kind: TroubleKind| {
         Outcome::Held(Trouble {
