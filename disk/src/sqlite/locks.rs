@@ -7,6 +7,7 @@
 //! that file are parked instead of closed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
@@ -47,8 +48,8 @@ impl InUse {
     pub(crate) fn claim_also(&mut self, stat: &Stat) {
         let identity = identity(stat);
         let mut in_use = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
-        if !in_use.contains_key(&identity) {
-            in_use.insert(identity, Mutex::default());
+        if let Entry::Vacant(place) = in_use.entry(identity) {
+            place.insert(Mutex::default());
             self.0.push(identity);
         }
     }
