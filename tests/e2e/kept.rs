@@ -50,6 +50,7 @@ fn what_the_other_side_replaced_or_deleted_is_restored() {
     ] {
         let pair = Pair::running();
         let (from, to) = (pair.node(here), pair.node(there));
+        save(&pair, from, "stays.md", "no tree is emptied here");
         for content in ["1", "22", "333"] {
             save(&pair, from, "notes/plan.md", content);
             save(&pair, from, "notes/gone.md", content);
@@ -251,6 +252,7 @@ fn a_deleted_folder_comes_back_with_all_that_went_with_it() {
     ] {
         let pair = Pair::running();
         let (from, to) = (pair.node(here), pair.node(there));
+        save(&pair, from, "stays.md", "no tree is emptied here");
         let names: Vec<String> = (0..30)
             .map(|number| format!("notes/{}/{number}.md", number % 3))
             .collect();
