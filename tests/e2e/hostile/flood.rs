@@ -15,7 +15,7 @@ use crate::harness::wish;
 /// Rows that an ordinary run sends. The limit itself is tested beside the state machines.
 const ROWS: usize = 100_000;
 /// Most memory that a flood may make a daemon take: rows up to the limit, on their way through.
-const FLOOD_BYTES_MAX: u64 = 640 << 20;
+const FLOOD_BYTES_MAX: u64 = 768 << 20;
 
 fn rows() -> usize {
     wish("FLOOD").map_or(ROWS, |rows| rows as usize)
