@@ -15,7 +15,7 @@ use crate::harness::wish;
 /// Rows that an ordinary run sends. The limit itself is tested beside the state machines.
 const ROWS: usize = 100_000;
 /// Most memory that a flood may make a daemon take: rows up to the limit, on their way through.
-const FLOOD_BYTES_MAX: u64 = 640 << 20;
+const FLOOD_BYTES_MAX: u64 = 768 << 20;
 
 fn rows() -> usize {
     wish("FLOOD").map_or(ROWS, |rows| rows as usize)
@@ -77,7 +77,8 @@ fn report(victim: &Victim, what: &str, started: Instant, (sent, reason): (usize,
     let refused = reason.contains("which is the limit");
     assert_eq!(refused, sent > PATHS_MAX, "{reason}");
     victim.took_at_most(what, FLOOD_BYTES_MAX);
-    victim.is_unharmed(&format!("after {what}"));
+    victim.is_as_before(what);
+    victim.took_at_most(&format!("after {what}"), FLOOD_BYTES_MAX);
 }
 
 /// A receiver tells of a tree without end.
@@ -106,6 +107,37 @@ pub(super) fn of_sights(victim: &Victim, runtime: &Runtime) {
         .await
     });
     report(victim, "a flood of base rows", started, poured);
+}
+
+/// A receiver tells of a tree just below the limit, with the right hash: all of it is planned.
+pub(super) fn of_plans(victim: &Victim, runtime: &Runtime) {
+    let pages = rows().min(PATHS_MAX - ROWS_MAX) / ROWS_MAX;
+    let started = Instant::now();
+    runtime.block_on(async {
+        let mut peer = Peer::greeted(victim).await;
+        let mut hash = SetHash::default();
+        for page in 0..pages {
+            // In the root: nothing is planned below folders that are not there.
+            let mut rows = sights(page);
+            for (at, row) in rows.iter_mut().enumerate() {
+                row.0 = path(&format!("{page} {at}.md"));
+            }
+            for (path, sight) in &rows {
+                hash.add(path, sight.entry().unwrap());
+            }
+            peer.say(&Frame::Seen(rows)).await;
+        }
+        peer.say(&Frame::Ready(hash)).await;
+        peer.hears("fetch", |frame| matches!(frame, Frame::Fetch(..)))
+            .await;
+    });
+    let what = "a tree that is not there, planned";
+    println!(
+        "{what}: {} paths in {:.1?}",
+        pages * ROWS_MAX,
+        started.elapsed()
+    );
+    victim.took_at_most(what, FLOOD_BYTES_MAX);
 }
 
 /// A pusher announces rows without end.

@@ -461,24 +461,43 @@ fn mass_deletion(victim: &Victim, trap: &Trap, runtime: &Runtime) {
     victim.is_unharmed("a mass deletion and its undoing");
 }
 
-#[test]
-fn a_pusher_that_was_taken_over() {
+/// Attacks a receiver, and lets the honest pusher come back.
+fn attacked(attack: impl Fn(&Victim, &Trap, &Runtime)) {
     let victim = Victim::new(Side::Receiver);
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     let trap = Trap::new(&victim);
-    greetings(&victim, &trap, &runtime);
-    frames(&victim, &trap, &runtime);
-    paths(&victim, &trap, &runtime);
-    contents(&victim, &trap, &runtime);
-    replays(&victim, &trap, &runtime);
-    floods(&victim, &trap, &runtime);
-    mass_deletion(&victim, &trap, &runtime);
-    super::flood::of_rows(&victim, &trap, &runtime);
+    attack(&victim, &trap, &runtime);
     runtime.block_on(trap.close());
     let pair = victim.heals();
     for (path, content) in FILES {
         let found = read(&pair.receiver.root, path);
         assert_eq!(found.as_deref(), Some(content), "{path}");
     }
+}
+
+#[test]
+fn a_pusher_that_was_taken_over_lies() {
+    attacked(|victim, trap, runtime| {
+        greetings(victim, trap, runtime);
+        frames(victim, trap, runtime);
+    });
+}
+
+#[test]
+fn a_pusher_that_was_taken_over_sends_what_is_none() {
+    attacked(|victim, trap, runtime| {
+        paths(victim, trap, runtime);
+        contents(victim, trap, runtime);
+        replays(victim, trap, runtime);
+        mass_deletion(victim, trap, runtime);
+    });
+}
+
+#[test]
+fn a_pusher_that_was_taken_over_floods() {
+    attacked(|victim, trap, runtime| {
+        floods(victim, trap, runtime);
+        super::flood::of_rows(victim, trap, runtime);
+    });
 }

@@ -338,25 +338,44 @@ fn floods(victim: &Victim, runtime: &Runtime) {
     victim.is_unharmed("a peer that asks and never reads");
 }
 
-#[test]
-fn a_receiver_that_was_taken_over() {
+/// Attacks a pusher, and lets the honest receiver come back.
+fn attacked(attack: impl Fn(&Victim, &Runtime)) {
     let victim = Victim::new(Side::Pusher);
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
-    strangers_hear_nothing(&victim, &runtime);
-    greetings(&victim, &runtime);
-    frames(&victim, &runtime);
-    paths(&victim, &runtime);
-    contents(&victim, &runtime);
-    lies_about_the_past(&victim, &runtime);
-    floods(&victim, &runtime);
-    super::flood::of_sights(&victim, &runtime);
-    victim.is_unharmed("everything");
+    attack(&victim, &runtime);
     let pair = victim.heals();
     for (path, content) in FILES {
         assert_eq!(read(&pair.pusher.root, path).as_deref(), Some(content));
     }
     wait_until("nothing is held", crate::harness::SOON, || {
         pair.pusher.in_sync()
+    });
+}
+
+#[test]
+fn a_receiver_that_was_taken_over_lies() {
+    attacked(|victim, runtime| {
+        strangers_hear_nothing(victim, runtime);
+        greetings(victim, runtime);
+        frames(victim, runtime);
+        lies_about_the_past(victim, runtime);
+    });
+}
+
+#[test]
+fn a_receiver_that_was_taken_over_sends_what_is_none() {
+    attacked(|victim, runtime| {
+        paths(victim, runtime);
+        contents(victim, runtime);
+    });
+}
+
+#[test]
+fn a_receiver_that_was_taken_over_floods() {
+    attacked(|victim, runtime| {
+        floods(victim, runtime);
+        super::flood::of_sights(victim, runtime);
+        super::flood::of_plans(victim, runtime);
     });
 }
