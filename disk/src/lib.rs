@@ -124,6 +124,8 @@ pub struct Replica {
     pool: rayon::ThreadPool,
     #[cfg(test)]
     hook: Mutex<Option<apply::Hook>>,
+    #[cfg(test)]
+    forgetful: Mutex<Option<look::Forgetful>>,
 }
 
 struct CurrentRules {
@@ -215,6 +217,8 @@ impl Replica {
             pool,
             #[cfg(test)]
             hook: Mutex::new(None),
+            #[cfg(test)]
+            forgetful: Mutex::new(None),
         };
         Ok((replica, stored))
     }

@@ -4,8 +4,14 @@
 //! the directory's handle). Names are merged with what is known about that directory, so a walk over
 //! an unchanged tree allocates next to nothing. Files whose fingerprint changed are read in groups.
 //! Two threads share the work.
+//!
+//! A listing is not believed about what it leaves out: file systems in user space and on networks are
+//! known to answer with half of a directory and no error. A known name that was not listed is asked
+//! for by name, and is absent only if the system says so.
 
-use std::collections::BTreeSet;
+mod name;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,9 +19,8 @@ use std::sync::{Arc, Mutex};
 use rayon::Scope;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
-use shared::hash::ContentHash;
-use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
-use shared::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX, PathRefused, RelPath};
+use shared::ignore::{PRIVATE_DIR, Rules};
+use shared::path::{PathRefused, RelPath};
 use shared::tree::{Entry, Obstacle};
 
 use crate::error::LookError;
@@ -24,6 +29,7 @@ use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
 use crate::seen::Slot;
 use crate::{Replica, handle, lock, root};
+use name::Name;
 
 /// Findings that are written down together.
 const BATCH: usize = 500;
@@ -212,7 +218,7 @@ impl<'a> Pass<'a> {
             (_, path) => handle::open_tree_dir(self.replica.root.as_fd(), path.as_ref()),
         };
         let listed = opened.and_then(|dir| {
-            let names = handle::list(&dir)?;
+            let names = self.replica.list(&dir)?;
             let foreign = fingerprint::device(&fstat(&dir)?) != self.replica.root.device;
             Ok((Arc::new(dir), names, foreign))
         });
@@ -245,17 +251,16 @@ impl<'a> Pass<'a> {
             self.directory_is(path, visit.before, foreign);
         }
         let mut unread = Vec::new();
+        let mut left_out = Vec::new();
         let known = lock(&self.replica.seen).children(visit.path.as_ref());
         for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
-            let Some(name) = name else {
-                self.gone(path, before);
-                continue;
-            };
-            if let Some(obstacle) = name.obstacle {
+            let is_listed = name.is_some();
+            if let Some(obstacle) = name.and_then(|name| name.obstacle) {
                 self.blocked(path, before, obstacle);
                 continue;
             }
             match handle::stat_at(&dir, path.name()) {
+                Ok(Some(stat)) if !is_listed => left_out.push(Child { path, before, stat }),
                 Ok(Some(stat)) => {
                     let child = Child { path, before, stat };
                     self.child(
@@ -271,10 +276,61 @@ impl<'a> Pass<'a> {
                 Err(error) => self.refused(path, before, error),
             }
         }
+        for child in self.not_respelled(&dir, left_out) {
+            tracing::warn!(path = %child.path, "a listing left out what is there");
+            self.child(
+                scope,
+                &dir,
+                child,
+                visit.whole,
+                visit.depth + 1,
+                &mut unread,
+            );
+        }
         self.spawn_reads(scope, &dir, unread);
     }
 
-    /// Merges the names in a directory with what is known there. A path without a name is gone.
+    /// Returns those of the names that answered although they were not listed which are not just other
+    /// spellings of what was: a volume that folds answers to the old spelling of a renamed file, too.
+    fn not_respelled(&self, dir: &OwnedFd, left_out: Vec<Child>) -> Vec<Child> {
+        if left_out.is_empty() {
+            return left_out;
+        }
+        let names = match self.replica.list(dir) {
+            Ok(names) => names,
+            Err(_) => {
+                left_out
+                    .into_iter()
+                    .for_each(|child| self.unknown(child.path));
+                return Vec::new();
+            }
+        };
+        let spellings: BTreeMap<String, String> = names
+            .into_iter()
+            .filter_map(|raw| String::from_utf8(raw.into_vec()).ok())
+            .filter_map(|name| Some((RelPath::parse(&name).ok()?.folded_key(), name)))
+            .collect();
+        let is_respelled = |child: &Child| {
+            let key = RelPath::parse(child.path.name()).map(|name| name.folded_key());
+            let spelled = key.ok().and_then(|key| spellings.get(&key));
+            spelled.is_some_and(|name| {
+                name != child.path.name()
+                    && handle::stat_at(dir, name.as_str())
+                        .ok()
+                        .flatten()
+                        .is_some_and(|there| {
+                            fingerprint::inode(&there) == fingerprint::inode(&child.stat)
+                        })
+            })
+        };
+        let (respelled, left_out): (Vec<_>, Vec<_>) = left_out.into_iter().partition(is_respelled);
+        for child in respelled {
+            self.gone(child.path, child.before);
+        }
+        left_out
+    }
+
+    /// Merges the names in a directory with what is known there. A path without a name was not listed.
     fn merge(
         dir: Option<&RelPath>,
         names: Vec<Box<[u8]>>,
@@ -532,56 +588,6 @@ fn kind_of(entry: &Entry) -> FileType {
         Entry::Dir => FileType::Directory,
         Entry::Symlink { .. } => FileType::Symlink,
     }
-}
-
-/// A name in a directory, as it is told.
-struct Name {
-    shown: String,
-    /// Why the name has no place in the tree; then `shown` is a stand-in, used for telling alone.
-    obstacle: Option<Obstacle>,
-}
-
-impl Name {
-    fn of(dir: Option<&RelPath>, raw: Box<[u8]>) -> Self {
-        match String::from_utf8(raw.into_vec()) {
-            Ok(shown) if fits(dir, &shown) => Self {
-                shown,
-                obstacle: None,
-            },
-            Ok(long) => {
-                let hash = ContentHash::of_bytes(long.as_bytes()).short();
-                Self {
-                    shown: format!("(too long {hash})"),
-                    obstacle: Some(Obstacle::BadName),
-                }
-            }
-            Err(error) => {
-                let raw = error.as_bytes();
-                let hash = ContentHash::of_bytes(raw).short();
-                // Lossy text can be three times as long as what it stands for.
-                let lossy: String = String::from_utf8_lossy(raw).chars().take(60).collect();
-                let full = format!("{lossy} (not UTF-8 {hash})");
-                let shown = if fits(dir, &full) {
-                    full
-                } else {
-                    format!("(not UTF-8 {hash})")
-                };
-                Self {
-                    shown,
-                    obstacle: Some(Obstacle::NotUtf8),
-                }
-            }
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.shown != PRIVATE_DIR && !is_litter(&self.shown)
-    }
-}
-
-fn fits(dir: Option<&RelPath>, name: &str) -> bool {
-    name.len() <= COMPONENT_BYTES_MAX
-        && dir.map_or(0, |dir| dir.as_str().len() + 1) + name.len() <= PATH_BYTES_MAX
 }
 
 fn join(dir: Option<&RelPath>, name: &str) -> Option<RelPath> {
