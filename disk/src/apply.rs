@@ -218,7 +218,6 @@ impl Replica {
         manifests: &[Manifest],
         resolved: Gen,
     ) -> Result<(), DiskError> {
-        self.before(Step::Record)?;
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
@@ -249,7 +248,7 @@ impl Replica {
             notes: Some(notes),
             forget_base: false,
         };
-        self.index.write(&changes, true)?;
+        self.write_index(&changes, true)?;
         if let Err(error) = intent::clear(&self.root) {
             tracing::warn!(%error, "the intent of a recorded batch stays; its rows are in the base");
         }
@@ -266,6 +265,17 @@ impl Replica {
             outcomes,
         });
         Ok(())
+    }
+
+    /// Writes to the index, between two steps at which a test can stop.
+    pub(crate) fn write_index(
+        &self,
+        changes: &Changes<'_>,
+        durable: bool,
+    ) -> Result<(), DiskError> {
+        self.before(Step::Index)?;
+        self.index.write(changes, durable)?;
+        self.before(Step::Indexed)
     }
 
     /// Asks a test whether to go on.

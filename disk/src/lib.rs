@@ -276,6 +276,7 @@ impl Replica {
         sync_tree: bool,
     ) -> Result<(), DiskError> {
         if sync_tree {
+            self.before(apply::Step::SyncTree)?;
             volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root))
                 .map_err(DiskError::io("making the tree durable", &self.root.path))?;
         }
@@ -290,7 +291,7 @@ impl Replica {
             notes: Some(notes),
             ..Changes::default()
         };
-        Ok(self.index.write(&changes, true)?)
+        self.write_index(&changes, true)
     }
 
     /// Forgets the base, durably: the trees are going to be united without a deletion.
@@ -303,7 +304,7 @@ impl Replica {
             notes: Some(notes),
             ..Changes::default()
         };
-        Ok(self.index.write(&changes, true)?)
+        self.write_index(&changes, true)
     }
 
     /// Removes kept versions that are too old or too many.

@@ -269,7 +269,7 @@ impl Replica {
                 manifests: &told.manifests,
                 ..Changes::default()
             };
-            if let Err(error) = self.index.write(&changes, false) {
+            if let Err(error) = self.write_index(&changes, false) {
                 // Only a cache: after a restart the files are read again.
                 tracing::warn!(%error, "what was seen could not be stored");
             }

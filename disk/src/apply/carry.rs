@@ -50,6 +50,10 @@ enum End {
     Held(Trouble),
     /// The volume cannot exchange; start again without.
     Weak,
+    /// What came out of an exchange has to go back; then it ends so.
+    Undo(Box<Self>),
+    /// What was moved or linked away was not what was expected, and has to go back.
+    PutBack,
 }
 
 impl<'a> Work<'a> {
@@ -101,7 +105,7 @@ impl<'a> Work<'a> {
         }
         Ok(match ended {
             Ok(()) => Outcome::Done,
-            Err(End::Stale | End::Weak) => Outcome::Stale,
+            Err(End::Stale | End::Weak | End::Undo(_) | End::PutBack) => Outcome::Stale,
             Err(End::Error(_, error)) if is_stale(error) => Outcome::Stale,
             Err(End::Error(what, error)) => Outcome::Held(trouble(&self.op.path, what, error)),
             Err(End::Held(trouble)) => Outcome::Held(trouble),
@@ -111,8 +115,18 @@ impl<'a> Work<'a> {
     fn take_steps(&mut self, weak: bool) -> Result<Result<(), End>, DiskError> {
         for step in steps::steps(self.op, weak) {
             self.replica.before(*step)?;
-            if let Err(end) = self.step(*step) {
-                return Ok(Err(end));
+            match self.step(*step) {
+                Ok(()) => {}
+                Err(End::Undo(end)) => {
+                    self.undo()?;
+                    return Ok(Err(*end));
+                }
+                Err(End::PutBack) => {
+                    self.replica.before(Step::Undo)?;
+                    self.put_back();
+                    return Ok(Err(End::Stale));
+                }
+                Err(end) => return Ok(Err(end)),
             }
         }
         Ok(Ok(()))
@@ -136,7 +150,9 @@ impl<'a> Work<'a> {
             Step::RemoveDir => self.remove_dir(),
             Step::SetExec => self.set_exec(),
             // Those of the whole batch.
-            Step::Announce | Step::Barrier | Step::SyncDirs | Step::Record => Ok(()),
+            Step::Announce | Step::Barrier | Step::SyncDirs | Step::Index | Step::Indexed => Ok(()),
+            // What others take.
+            Step::Undo | Step::SyncTree => Ok(()),
         }
     }
 
@@ -233,8 +249,7 @@ impl<'a> Work<'a> {
         if self.is_what_was_checked(self.staged()) {
             return Ok(());
         }
-        self.undo();
-        Err(End::Stale)
+        Err(End::Undo(Box::new(End::Stale)))
     }
 
     fn keep(&mut self) -> Result<(), End> {
@@ -247,11 +262,10 @@ impl<'a> Work<'a> {
     }
 
     fn drop_dir(&mut self) -> Result<(), End> {
-        let Err(error) = unlinkat(self.staged().dir, self.staged().name, AtFlags::REMOVEDIR) else {
-            return Ok(());
-        };
-        self.undo();
-        Err(self.directory_stays(error))
+        match unlinkat(self.staged().dir, self.staged().name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(End::Undo(Box::new(self.directory_stays(error)))),
+        }
     }
 
     fn link(&mut self) -> Result<(), End> {
@@ -267,10 +281,22 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whoever saves between the last look and the rename is lost to both the path and the kept store: the
+    /// one moment that the weaker mode cannot close while the path is never absent.
     fn over(&mut self) -> Result<(), End> {
         let (from, to) = (self.staged(), self.target());
-        renameat(from.dir, from.name, to.dir, to.name)
-            .map_err(|error| End::Error("replaced", error))?;
+        let replaced = match handle::stat_at(to.dir, to.name) {
+            Ok(Some(_)) if self.same_file(self.kept(), to) => {
+                renameat(from.dir, from.name, to.dir, to.name)
+            }
+            Ok(Some(_)) => return Err(End::PutBack),
+            Ok(None) => rename_new(from, to),
+            Err(error) => Err(error),
+        };
+        replaced.map_err(|error| match error {
+            Errno::EXIST => End::PutBack,
+            error => End::Error("replaced", error),
+        })?;
         self.staged_is_ours = false;
         Ok(())
     }
@@ -281,8 +307,14 @@ impl<'a> Work<'a> {
 
     fn withdrawn(&mut self) -> Result<(), End> {
         if self.is_what_was_checked(self.kept()) {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(End::PutBack)
         }
+    }
+
+    /// Moves back what was withdrawn, unless something stands there by now.
+    fn put_back(&self) {
         match rename_new(self.kept(), self.target()) {
             Ok(()) => {}
             // It was linked: the path still has it, and the kept store need not.
@@ -292,7 +324,6 @@ impl<'a> Work<'a> {
             // Something new stands at the path, or nothing can: both are there to be found.
             Err(_) => self.correct_line(),
         }
-        Err(End::Stale)
     }
 
     fn clear_litter(&mut self) -> Result<(), End> {
@@ -397,24 +428,31 @@ impl<'a> Work<'a> {
 
     /// Swaps back what came out. If the target is no longer ours, somebody replaced it after us: then
     /// theirs stays there, and what came out is kept.
-    fn undo(&mut self) {
+    ///
+    /// # Errors
+    /// Only when a test stops it.
+    fn undo(&mut self) -> Result<(), DiskError> {
         for _ in 0..UNDO_TRIES {
+            self.replica.before(Step::Undo)?;
             if !self.is_ours(self.target()) || exchange(self.staged(), self.target()).is_err() {
                 break;
             }
             if self.is_ours(self.staged()) {
                 self.staged_is_ours = true;
-                return;
+                return Ok(());
             }
+            self.replica.before(Step::Undo)?;
             // Between the two lines above the target was replaced; what came out now is the newest.
             // Give it back, and look again.
             if exchange(self.staged(), self.target()).is_err() {
                 break;
             }
         }
+        self.replica.before(Step::Undo)?;
         if rename_new(self.staged(), self.kept()).is_ok() {
             self.correct_line();
         }
+        Ok(())
     }
 
     /// Says in the catalogue what really was displaced.
