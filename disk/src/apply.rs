@@ -206,6 +206,9 @@ impl Replica {
         } else {
             None
         };
+        if let Some(file) = work.changed.take() {
+            dirs.changed(file);
+        }
         dirs.touched(job.op.path.parent(), parent);
         Ok(Carried { outcome, row })
     }
@@ -316,10 +319,11 @@ fn why(op: &Op) -> &'static str {
     }
 }
 
-/// The directories whose entries changed.
+/// The directories whose entries changed, and the files whose exec bit did.
 #[derive(Default)]
 struct Dirs {
     open: HashMap<Option<RelPath>, OwnedFd>,
+    files: Vec<File>,
     more: bool,
 }
 
@@ -332,8 +336,17 @@ impl Dirs {
         }
     }
 
+    fn changed(&mut self, file: File) {
+        if volume::worth_holding(self.files.len()) {
+            self.files.push(file);
+        } else {
+            self.more = true;
+        }
+    }
+
     fn sync(self, replica: &Replica) -> Result<(), DiskError> {
         let mut open: Vec<_> = self.open.values().map(AsFd::as_fd).collect();
+        open.extend(self.files.iter().map(AsFd::as_fd));
         open.push(replica.root.kept.as_fd());
         volume::sync_all(replica.root.as_fd(), &open, self.more).map_err(DiskError::io(
             "making directories durable",

@@ -17,6 +17,7 @@ pub mod quiet;
 pub mod watch;
 
 mod apply;
+mod durable;
 mod error;
 mod fingerprint;
 mod give;
@@ -262,9 +263,9 @@ impl Replica {
     /// Records what both sides agreed on without a change here. When it returns, the rows are durable.
     ///
     /// The notes replace those that are stored, except that `resolved` and `last_batch` never go back.
-    /// Tombstones of batches up to `resolved` are forgotten. `sync_tree` makes everything durable that
-    /// was written on the root's volume before, for rows that were found equal on both sides: a power
-    /// cut must not take the content of what counts as agreed.
+    /// Tombstones of batches up to `resolved` are forgotten. What the rows speak of is made durable first:
+    /// a power cut must not take what counts as agreed. `sync_tree` makes everything durable that was
+    /// written on the root's volume before, for rows that were found equal on both sides.
     ///
     /// # Errors
     /// [`DiskError`]; then none of it counts as recorded.
@@ -278,6 +279,10 @@ impl Replica {
         if sync_tree {
             self.before(apply::Step::SyncTree)?;
             volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root))
+                .map_err(DiskError::io("making the tree durable", &self.root.path))?;
+        } else if !rows.is_empty() {
+            self.before(apply::Step::SyncTree)?;
+            self.sync_rows(rows)
                 .map_err(DiskError::io("making the tree durable", &self.root.path))?;
         }
         let stored = self.index.notes();

@@ -1,5 +1,6 @@
 //! Carries out the steps of one operation.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,6 +41,8 @@ pub(crate) struct Work<'a> {
     dressed: Option<Fingerprint>,
     /// Whether what lies in the stage under our name is what we staged.
     staged_is_ours: bool,
+    /// The file of which the exec bit was changed: no directory's durability covers that.
+    pub(super) changed: Option<File>,
 }
 
 /// Why the steps end early.
@@ -74,6 +77,7 @@ impl<'a> Work<'a> {
             checked: None,
             dressed: None,
             staged_is_ours: ready.is_some(),
+            changed: None,
         }
     }
 
@@ -390,6 +394,7 @@ impl<'a> Work<'a> {
             return Err(End::Stale);
         }
         self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
+        self.changed = Some(file);
         Ok(())
     }
 
