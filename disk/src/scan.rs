@@ -296,14 +296,11 @@ impl<'a> Pass<'a> {
         if left_out.is_empty() {
             return left_out;
         }
-        let names = match self.replica.list(dir) {
-            Ok(names) => names,
-            Err(_) => {
-                left_out
-                    .into_iter()
-                    .for_each(|child| self.unknown(child.path));
-                return Vec::new();
+        let Ok(names) = self.replica.list(dir) else {
+            for child in left_out {
+                self.unknown(child.path);
             }
+            return Vec::new();
         };
         let spellings: BTreeMap<String, String> = names
             .into_iter()

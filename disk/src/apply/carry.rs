@@ -1,5 +1,7 @@
 //! Carries out the steps of one operation.
 
+mod undo;
+
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +24,6 @@ use crate::stage::{Ready, discard, ready_name};
 use crate::trouble::{is_stale, trouble};
 use crate::volume::{At, exchange, is_unsupported, rename_new};
 use crate::{Replica, handle, lock, utc_now};
-
-/// How often a swap is undone against somebody who keeps replacing the file.
-const UNDO_TRIES: usize = 3;
 
 /// One operation under way.
 pub(crate) struct Work<'a> {
@@ -317,19 +316,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Moves back what was withdrawn, unless something stands there by now.
-    fn put_back(&self) {
-        match rename_new(self.kept(), self.target()) {
-            Ok(()) => {}
-            // It was linked: the path still has it, and the kept store need not.
-            Err(Errno::EXIST) if self.same_file(self.kept(), self.target()) => {
-                unlinkat(self.kept().dir, self.kept().name, AtFlags::empty()).ok();
-            }
-            // Something new stands at the path, or nothing can: both are there to be found.
-            Err(_) => self.correct_line(),
-        }
-    }
-
     fn clear_litter(&mut self) -> Result<(), End> {
         let failed = |error| End::Error("emptied", error);
         let dir = handle::open_dir(self.parent, self.name()).map_err(failed)?;
@@ -429,62 +415,6 @@ impl<'a> Work<'a> {
             racy: print.is_racy(now_ns()),
             print,
         })
-    }
-
-    /// Swaps back what came out. If the target is no longer ours, somebody replaced it after us: then
-    /// theirs stays there, and what came out is kept.
-    ///
-    /// # Errors
-    /// Only when a test stops it.
-    fn undo(&mut self) -> Result<(), DiskError> {
-        for _ in 0..UNDO_TRIES {
-            self.replica.before(Step::Undo)?;
-            if !self.is_ours(self.target()) || exchange(self.staged(), self.target()).is_err() {
-                break;
-            }
-            if self.is_ours(self.staged()) {
-                self.staged_is_ours = true;
-                return Ok(());
-            }
-            self.replica.before(Step::Undo)?;
-            // Between the two lines above the target was replaced; what came out now is the newest.
-            // Give it back, and look again.
-            if exchange(self.staged(), self.target()).is_err() {
-                break;
-            }
-        }
-        self.replica.before(Step::Undo)?;
-        if rename_new(self.staged(), self.kept()).is_ok() {
-            self.correct_line();
-        }
-        Ok(())
-    }
-
-    /// Says in the catalogue what really was displaced.
-    fn correct_line(&self) {
-        let Ok(Some(stat)) = handle::stat_at(self.kept().dir, self.kept().name) else {
-            return;
-        };
-        let Some(what) = what_is(self.kept(), &stat) else {
-            return;
-        };
-        let line = Line {
-            id: self.id.to_owned(),
-            at: utc_now(),
-            path: self.op.path.clone(),
-            what,
-            why: format!("{} while it was being written", self.why),
-            node: self.replica.kept.node.clone(),
-            staged: None,
-        };
-        if let Err(error) = self
-            .replica
-            .kept
-            .append(&[line])
-            .and_then(|()| self.replica.kept.sync())
-        {
-            tracing::warn!(path = %self.op.path, %error, "a kept version could not be described");
-        }
     }
 
     /// Says whether the thing at a name is the one that was checked at the target, or another one with

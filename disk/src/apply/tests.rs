@@ -80,7 +80,7 @@ fn every_transition_by_exchange_and_without() {
     for weak in [false, true] {
         for before in KINDS {
             for after in KINDS {
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 bench.replica.weaker.store(weak, Ordering::Relaxed);
                 put(&bench, before);
                 bench.look();
@@ -121,7 +121,7 @@ fn what_the_plan_did_not_see_is_never_touched() {
                 if expect == there || (expect, there, make) == ("-", "dir", "dir") {
                     continue;
                 }
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 put(&bench, there);
                 bench.look();
                 let outcomes = bench.apply(vec![op("p", entry(expect), entry(make))], &CONTENTS);
@@ -148,7 +148,7 @@ fn a_save_in_the_window_wins() {
                 if !steps::steps(&operation, false).contains(&moment) {
                     continue;
                 }
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 put(&bench, before);
                 bench.look();
                 let at = bench.at("p");
@@ -232,7 +232,7 @@ fn an_observer_always_sees_a_whole_file() {
     let contents: Vec<Vec<u8>> = (0..2_u8)
         .map(|n| vec![b'a' + n; 20_000 + 10_000 * usize::from(n)])
         .collect();
-    let mut bench = Bench::new();
+    let mut bench = Bench::in_memory();
     bench.write("p", &contents[0]);
     bench.look();
     let (at, done) = (bench.at("p"), Arc::new(AtomicBool::new(false)));

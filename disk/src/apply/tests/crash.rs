@@ -41,11 +41,7 @@ fn is_content(text: &str) -> bool {
 fn ops(changes: &[Change], before: &dyn Fn(&str) -> String) -> Vec<Op> {
     let op = |(path, _, make): &Change| op(path, entry(&before(path)), entry(make));
     let (gone, made): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, _, make)| *make == "-");
-    gone.iter()
-        .rev()
-        .chain(&made)
-        .map(|change| op(change))
-        .collect()
+    gone.iter().rev().chain(&made).map(op).collect()
 }
 
 /// Puts what is there before, in an order in which nothing stands in the way.
