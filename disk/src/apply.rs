@@ -272,6 +272,9 @@ impl Replica {
         } else {
             Carried::ended(outcome)
         };
+        if let Some(file) = work.changed.take() {
+            dirs.changed(file);
+        }
         dirs.touched(job.op.path.parent(), parent);
         Ok(carried)
     }
@@ -285,7 +288,6 @@ impl Replica {
         manifests: &[Manifest],
         resolved: Gen,
     ) -> Result<(), DiskError> {
-        self.before(Step::Record)?;
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
@@ -324,7 +326,7 @@ impl Replica {
             stamp,
             ..Changes::default()
         };
-        self.index.write(&changes, true)?;
+        self.write_index(&changes, true)?;
         if let Err(error) = intent::clear(&self.root) {
             tracing::warn!(%error, "the intent of a recorded batch stays; its rows are in the base");
         }
@@ -341,6 +343,17 @@ impl Replica {
             outcomes,
         });
         Ok(())
+    }
+
+    /// Writes to the index, between two steps at which a test can stop.
+    pub(crate) fn write_index(
+        &self,
+        changes: &Changes<'_>,
+        durable: bool,
+    ) -> Result<(), DiskError> {
+        self.before(Step::Index)?;
+        self.index.write(changes, durable)?;
+        self.before(Step::Indexed)
     }
 
     /// Asks a test whether to go on.
@@ -381,10 +394,11 @@ fn why(op: &Op) -> &'static str {
     }
 }
 
-/// The directories whose entries changed.
+/// The directories whose entries changed, and the files whose exec bit did.
 #[derive(Default)]
 struct Dirs {
     open: HashMap<Option<RelPath>, OwnedFd>,
+    files: Vec<TreeFile>,
     more: bool,
 }
 
@@ -397,8 +411,17 @@ impl Dirs {
         }
     }
 
+    fn changed(&mut self, file: TreeFile) {
+        if volume::worth_holding(self.files.len()) {
+            self.files.push(file);
+        } else {
+            self.more = true;
+        }
+    }
+
     fn sync(self, replica: &Replica) -> Result<(), DiskError> {
         let mut open: Vec<_> = self.open.values().map(AsFd::as_fd).collect();
+        open.extend(self.files.iter().map(AsFd::as_fd));
         open.push(replica.root.kept.as_fd());
         volume::sync_all(replica.root.as_fd(), &open, self.more).map_err(DiskError::io(
             "making directories durable",

@@ -19,6 +19,7 @@ pub mod watch;
 mod apply;
 mod bases;
 mod displaced;
+mod durable;
 mod edit;
 mod error;
 mod fingerprint;
@@ -146,6 +147,8 @@ pub struct Replica {
     pool: rayon::ThreadPool,
     #[cfg(test)]
     hook: Mutex<Option<apply::Hook>>,
+    #[cfg(test)]
+    forgetful: Mutex<Option<look::Forgetful>>,
 }
 
 struct CurrentRules {
@@ -246,6 +249,8 @@ impl Replica {
             pool,
             #[cfg(test)]
             hook: Mutex::new(None),
+            #[cfg(test)]
+            forgetful: Mutex::new(None),
         };
         Ok((replica, stored))
     }
@@ -289,9 +294,9 @@ impl Replica {
     /// Records what both sides agreed on without a change here. When it returns, the rows are durable.
     ///
     /// The notes replace those that are stored, except that `resolved` and `last_batch` never go back.
-    /// Tombstones of batches up to `resolved` are forgotten. `sync_tree` makes everything durable that
-    /// was written on the root's volume before, for rows that were found equal on both sides: a power
-    /// cut must not take the content of what counts as agreed.
+    /// Tombstones of batches up to `resolved` are forgotten. What the rows speak of is made durable first:
+    /// a power cut must not take what counts as agreed. `sync_tree` makes everything durable that was
+    /// written on the root's volume before, for rows that were found equal on both sides.
     ///
     /// # Errors
     /// [`DiskError`]; then none of it counts as recorded.
@@ -303,7 +308,12 @@ impl Replica {
         sync_tree: bool,
     ) -> Result<(), DiskError> {
         if sync_tree {
+            self.before(apply::Step::SyncTree)?;
             volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root))
+                .map_err(DiskError::io("making the tree durable", &self.root.path))?;
+        } else if !rows.is_empty() {
+            self.before(apply::Step::SyncTree)?;
+            self.sync_rows(rows)
                 .map_err(DiskError::io("making the tree durable", &self.root.path))?;
         }
         let stored = self.index.notes();
@@ -318,7 +328,7 @@ impl Replica {
             stamp: self.raised_stamp()?,
             ..Changes::default()
         };
-        Ok(self.index.write(&changes, true)?)
+        self.write_index(&changes, true)
     }
 
     /// Forgets the base, durably: the trees are going to be united without a deletion.
@@ -332,7 +342,7 @@ impl Replica {
             stamp: self.raised_stamp()?,
             ..Changes::default()
         };
-        Ok(self.index.write(&changes, true)?)
+        self.write_index(&changes, true)
     }
 
     /// Raises the stamp in the marker if that is due, because something is about to be recorded, and

@@ -6,14 +6,17 @@
 //! * the root is checked before anything is written down; a root that is gone says nothing;
 //! * what an apply touched while the look was under way is looked at again instead of believed;
 //! * absences are told last, so that the new place of something renamed is known before;
+//! * nothing is absent because a listing left it out: the system has to say so about its name;
 //! * below something blocked nothing is known: its rows go, after it was told to be blocked;
 //! * a directory that is no longer blocked is told after everything in it.
 
 use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use shared::chunk::Manifest;
 use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
 use shared::path::RelPath;
@@ -26,7 +29,7 @@ use crate::reread::{is_rot, known};
 use crate::scan::Pass;
 use crate::seen::{Seen, Slot};
 use crate::sqlite::beside;
-use crate::{Replica, Report, lock};
+use crate::{Replica, Report, handle, lock};
 
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +94,10 @@ pub(crate) enum Found {
     /// A file that changed each time it was read, or a database that could not be read just now.
     Unstable,
 }
+
+/// A test's way to leave names out of a listing.
+#[cfg(test)]
+pub(crate) type Forgetful = Box<dyn FnMut(&mut Vec<Box<[u8]>>) + Send>;
 
 /// Paths that a look has to leave open.
 #[derive(Default)]
@@ -285,16 +292,40 @@ impl Replica {
             let unclear = std::iter::once(path.clone())
                 .chain(path.ancestors())
                 .any(|above| open.unknown.contains(&above) || seen.is_doubtful(&above));
-            if unclear {
-                seen.put_back_unseen(path);
-            } else if seen.get(&path).is_some_and(Slot::is_rotten) {
+            if !unclear && seen.get(&path).is_some_and(Slot::is_rotten) {
                 told.sights.push((path, Sight::Blocked(Obstacle::Rotten)));
-            } else {
+            } else if !unclear && self.is_absent(&seen, &path) {
                 told.sights.push((path, Sight::Absent));
+            } else {
+                // By name it is found even if no listing shows it.
+                open.again.insert(path.clone());
+                seen.put_back_unseen(path);
             }
         }
         self.tell(told);
         Ok(())
+    }
+
+    /// Asks for a path by its name: is nothing there, or is it below something blocked?
+    fn is_absent(&self, seen: &Seen, path: &RelPath) -> bool {
+        let there = handle::open_parent(self.root.as_fd(), path)
+            .and_then(|parent| handle::stat_at(&parent, path.name()));
+        match there {
+            Ok(there) => there.is_none(),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => true,
+            Err(_) => is_below_blocked(seen, path),
+        }
+    }
+
+    /// Lists a directory of the tree.
+    pub(crate) fn list(&self, dir: &OwnedFd) -> Result<Vec<Box<[u8]>>, Errno> {
+        #[cfg_attr(not(test), expect(unused_mut, reason = "tests leave names out"))]
+        let mut names = handle::list(dir)?;
+        #[cfg(test)]
+        if let Some(forget) = &mut *lock(&self.forgetful) {
+            forget(&mut names);
+        }
+        Ok(names)
     }
 
     /// Stores and reports what was told, with the lock of `seen` still held by the caller.
@@ -306,7 +337,7 @@ impl Replica {
                 manifests: &told.manifests,
                 ..Changes::default()
             };
-            if let Err(error) = self.index.write(&changes, false) {
+            if let Err(error) = self.write_index(&changes, false) {
                 // Only a cache: after a restart the files are read again.
                 tracing::warn!(%error, "what was seen could not be stored");
             }
@@ -320,10 +351,12 @@ impl Replica {
 /// Says whether silence about a path that was never seen would mislead: the base has it, or all that
 /// lies below a blocked directory was told absent.
 fn must_speak(seen: &Seen, path: &RelPath) -> bool {
-    seen.is_unseen(path)
-        || path
-            .ancestors()
-            .any(|above| matches!(seen.get(&above), Some(Slot::Blocked { .. })))
+    seen.is_unseen(path) || is_below_blocked(seen, path)
+}
+
+fn is_below_blocked(seen: &Seen, path: &RelPath) -> bool {
+    path.ancestors()
+        .any(|above| matches!(seen.get(&above), Some(Slot::Blocked { .. })))
 }
 
 /// What follows from findings: for the index, and for the sink.

@@ -4,10 +4,14 @@
 //! the directory's handle). Names are merged with what is known about that directory, so a walk over
 //! an unchanged tree allocates next to nothing. Files whose fingerprint changed are read in groups.
 //! Two threads share the work.
+//!
+//! A listing is not believed about what it leaves out: file systems in user space and on networks are
+//! known to answer with half of a directory and no error. A known name that was not listed is asked
+//! for by name, and is absent only if the system says so.
 
 mod name;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -245,7 +249,7 @@ impl<'a> Pass<'a> {
             (_, path) => handle::open_tree_dir(self.replica.root.as_fd(), path.as_ref()),
         };
         let listed = opened.and_then(|dir| {
-            let mut names = handle::list(&dir)?;
+            let mut names = self.replica.list(&dir)?;
             let is_empty = names.is_empty();
             let beside = Listed::take_from(&dir, &mut names);
             let foreign = fingerprint::device(&fstat(&dir)?) != self.replica.root.device;
@@ -280,21 +284,27 @@ impl<'a> Pass<'a> {
             self.directory_is(path, visit.before, foreign);
         }
         let mut unread = Vec::new();
+        let mut left_out = Vec::new();
         let known = lock(&self.replica.seen).children(visit.path.as_ref());
         for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
-            let Some(name) = name else {
-                if beside.has(path.name()) {
-                    self.belongs(path, before);
-                } else {
-                    self.gone(path, before);
-                }
+            let is_listed = name.is_some();
+            if !is_listed && beside.has(path.name()) {
+                self.belongs(path, before);
                 continue;
-            };
-            if let Some(obstacle) = name.obstacle {
+            }
+            if let Some(obstacle) = name.and_then(|name| name.obstacle) {
                 self.blocked(path, before, obstacle);
                 continue;
             }
             match handle::stat_at(&dir, path.name()) {
+                Ok(Some(stat)) if !is_listed => {
+                    left_out.push(Child {
+                        beside: beside.is_database(path.name()),
+                        path,
+                        before,
+                        stat,
+                    });
+                }
                 Ok(Some(stat)) => {
                     let beside = beside.is_database(path.name());
                     let child = Child {
@@ -316,10 +326,58 @@ impl<'a> Pass<'a> {
                 Err(error) => self.refused(path, before, error),
             }
         }
+        for child in self.not_respelled(&dir, left_out) {
+            tracing::warn!(path = %child.path, "a listing left out what is there");
+            self.child(
+                scope,
+                &dir,
+                child,
+                visit.whole,
+                visit.depth + 1,
+                &mut unread,
+            );
+        }
         self.spawn_reads(scope, &dir, unread);
     }
 
-    /// Merges the names in a directory with what is known there. A path without a name is gone.
+    /// Returns those of the names that answered although they were not listed which are not just other
+    /// spellings of what was: a volume that folds answers to the old spelling of a renamed file, too.
+    fn not_respelled(&self, dir: &OwnedFd, left_out: Vec<Child>) -> Vec<Child> {
+        if left_out.is_empty() {
+            return left_out;
+        }
+        let Ok(names) = self.replica.list(dir) else {
+            for child in left_out {
+                self.unknown(child.path);
+            }
+            return Vec::new();
+        };
+        let spellings: BTreeMap<String, String> = names
+            .into_iter()
+            .filter_map(|raw| String::from_utf8(raw.into_vec()).ok())
+            .filter_map(|name| Some((RelPath::parse(&name).ok()?.folded_key(), name)))
+            .collect();
+        let is_respelled = |child: &Child| {
+            let key = RelPath::parse(child.path.name()).map(|name| name.folded_key());
+            let spelled = key.ok().and_then(|key| spellings.get(&key));
+            spelled.is_some_and(|name| {
+                name != child.path.name()
+                    && handle::stat_at(dir, name.as_str())
+                        .ok()
+                        .flatten()
+                        .is_some_and(|there| {
+                            fingerprint::inode(&there) == fingerprint::inode(&child.stat)
+                        })
+            })
+        };
+        let (respelled, left_out): (Vec<_>, Vec<_>) = left_out.into_iter().partition(is_respelled);
+        for child in respelled {
+            self.gone(child.path, child.before);
+        }
+        left_out
+    }
+
+    /// Merges the names in a directory with what is known there. A path without a name was not listed.
     fn merge(
         dir: Option<&RelPath>,
         names: Vec<Box<[u8]>>,

@@ -35,6 +35,16 @@ impl Bench {
         Self::open_in(dir, None)
     }
 
+    /// Makes one in memory, if the system has a place for that: barriers cost nothing there, and a
+    /// process that dies leaves the same.
+    pub(crate) fn in_memory() -> Self {
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+            return Self::new();
+        };
+        fs::create_dir(dir.path().join("root")).expect("the root");
+        Self::open_in(dir, None)
+    }
+
     /// Makes one on another volume, with some ballast that gives room when it is removed.
     #[cfg(target_os = "linux")]
     pub(crate) fn on(volume: &Path) -> Self {
@@ -47,6 +57,14 @@ impl Bench {
     /// Opens it again, as after the end of the process.
     pub(crate) fn reopen(self) -> Self {
         self.reopen_after(|| {})
+    }
+
+    /// Opens it again, as after the process died at this very moment: what the index would still do at an
+    /// orderly end is taken back.
+    pub(crate) fn crash(self) -> Self {
+        let index = self.dir.path().join("state/index.redb");
+        let left = fs::read(&index).expect("the index");
+        self.reopen_after(|| fs::write(index, left).expect("written"))
     }
 
     /// Opens it again after something happened to its files.
@@ -117,15 +135,23 @@ impl Bench {
             .expect("a look")
     }
 
+    /// Takes what was observed since the last call.
+    pub(crate) fn sights(&self) -> Vec<(RelPath, Sight)> {
+        let reports = std::mem::take(&mut *lock(&self.reports));
+        let observed = |report| match report {
+            Report::Observed(sights) => sights,
+            Report::Applied { .. } => Vec::new(),
+        };
+        reports.into_iter().flat_map(observed).collect()
+    }
+
     /// Takes what was observed since the last call, one line each.
     pub(crate) fn observed(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for report in std::mem::take(&mut *lock(&self.reports)) {
-            if let Report::Observed(sights) = report {
-                lines.extend(sights.iter().map(|(path, sight)| shown(path, sight)));
-            }
-        }
-        lines
+        let sights = self.sights();
+        sights
+            .iter()
+            .map(|(path, sight)| shown(path, sight))
+            .collect()
     }
 
     /// Takes the outcomes of the last batch that was applied since the last call.
@@ -177,6 +203,19 @@ impl Bench {
             .apply(&batch, staged, Gen(0))
             .expect("the batch is recorded");
         self.outcomes()
+    }
+
+    /// Lets `steps` steps happen and none after them.
+    pub(crate) fn stop_after(&self, steps: usize) {
+        let mut taken = 0;
+        self.hook(move |_| {
+            taken += 1;
+            if taken > steps {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
     }
 
     /// Calls `hook` before each step from now on.

@@ -6,7 +6,8 @@ use crate::repository::{expect_none, read_toml};
 
 /// More packages than this and somebody has to look: what came in, and is it worth it? Raise the
 /// number in the change that brings them.
-const PACKAGES_MAX: usize = 223;
+/// `fuser` and `seccompiler`, which only tests use, brought 22.
+const PACKAGES_MAX: usize = 245;
 /// Crates that are there in two versions, because those who need them do not agree.
 const TWICE: [&str; 5] = [
     "embedded-io",

@@ -1,5 +1,7 @@
 //! Carries out the steps of one operation.
 
+mod undo;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,13 +22,11 @@ use crate::fingerprint::{self, Fingerprint, SeenRow, now_ns};
 use crate::kept::room::is_full;
 use crate::kept::{Line, new_id, what_is};
 use crate::read::{Reader, Reading};
+use crate::sqlite::locks::TreeFile;
 use crate::stage::{Ready, discard, ready_name};
 use crate::trouble::{is_stale, trouble};
 use crate::volume::{At, exchange, is_unsupported, rename_new};
 use crate::{Replica, handle, lock, utc_now};
-
-/// How often a swap is undone against somebody who keeps replacing the file.
-const UNDO_TRIES: usize = 3;
 
 /// One operation under way.
 pub(crate) struct Work<'a> {
@@ -43,6 +43,8 @@ pub(crate) struct Work<'a> {
     dressed: Option<Fingerprint>,
     /// Whether what lies in the stage under our name is what we staged.
     staged_is_ours: bool,
+    /// The file of which the exec bit was changed: no directory's durability covers that.
+    pub(super) changed: Option<TreeFile>,
 }
 
 /// Why the steps end early.
@@ -53,6 +55,10 @@ enum End {
     Held(Trouble),
     /// The volume cannot exchange; start again without.
     Weak,
+    /// What came out of an exchange has to go back; then it ends so.
+    Undo(Box<Self>),
+    /// What was moved or linked away was not what was expected, and has to go back.
+    PutBack,
 }
 
 impl<'a> Work<'a> {
@@ -73,6 +79,7 @@ impl<'a> Work<'a> {
             checked: None,
             dressed: None,
             staged_is_ours: ready.is_some(),
+            changed: None,
         }
     }
 
@@ -104,7 +111,7 @@ impl<'a> Work<'a> {
         }
         Ok(match ended {
             Ok(()) => Outcome::Done,
-            Err(End::Stale | End::Weak) => Outcome::Stale,
+            Err(End::Stale | End::Weak | End::Undo(_) | End::PutBack) => Outcome::Stale,
             Err(End::Error(_, error)) if is_stale(error) => Outcome::Stale,
             Err(End::Error(what, error)) => Outcome::Held(trouble(&self.op.path, what, error)),
             Err(End::Held(trouble)) => Outcome::Held(trouble),
@@ -120,8 +127,18 @@ impl<'a> Work<'a> {
                 }
                 ended => ended,
             };
-            if let Err(end) = ended {
-                return Ok(Err(end));
+            match ended {
+                Ok(()) => {}
+                Err(End::Undo(end)) => {
+                    self.undo()?;
+                    return Ok(Err(*end));
+                }
+                Err(End::PutBack) => {
+                    self.replica.before(Step::Undo)?;
+                    self.put_back();
+                    return Ok(Err(End::Stale));
+                }
+                Err(end) => return Ok(Err(end)),
             }
         }
         Ok(Ok(()))
@@ -145,7 +162,9 @@ impl<'a> Work<'a> {
             Step::RemoveDir => self.remove_dir(),
             Step::SetExec => self.set_exec(),
             // Those of the whole batch.
-            Step::Announce | Step::Barrier | Step::SyncDirs | Step::Record => Ok(()),
+            Step::Announce | Step::Barrier | Step::SyncDirs | Step::Index | Step::Indexed => Ok(()),
+            // What others take.
+            Step::Undo | Step::SyncTree => Ok(()),
         }
     }
 
@@ -242,8 +261,7 @@ impl<'a> Work<'a> {
         if self.is_what_was_checked(self.staged()) {
             return Ok(());
         }
-        self.undo();
-        Err(End::Stale)
+        Err(End::Undo(Box::new(End::Stale)))
     }
 
     fn keep(&mut self) -> Result<(), End> {
@@ -256,11 +274,10 @@ impl<'a> Work<'a> {
     }
 
     fn drop_dir(&mut self) -> Result<(), End> {
-        let Err(error) = unlinkat(self.staged().dir, self.staged().name, AtFlags::REMOVEDIR) else {
-            return Ok(());
-        };
-        self.undo();
-        Err(self.directory_stays(error))
+        match unlinkat(self.staged().dir, self.staged().name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(End::Undo(Box::new(self.directory_stays(error)))),
+        }
     }
 
     fn link(&mut self) -> Result<(), End> {
@@ -276,10 +293,22 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whoever saves between the last look and the rename is lost to both the path and the kept store: the
+    /// one moment that the weaker mode cannot close while the path is never absent.
     fn over(&mut self) -> Result<(), End> {
         let (from, to) = (self.staged(), self.target());
-        renameat(from.dir, from.name, to.dir, to.name)
-            .map_err(|error| End::Error("replaced", error))?;
+        let replaced = match handle::stat_at(to.dir, to.name) {
+            Ok(Some(_)) if self.same_file(self.kept(), to) => {
+                renameat(from.dir, from.name, to.dir, to.name)
+            }
+            Ok(Some(_)) => return Err(End::PutBack),
+            Ok(None) => rename_new(from, to),
+            Err(error) => Err(error),
+        };
+        replaced.map_err(|error| match error {
+            Errno::EXIST => End::PutBack,
+            error => End::Error("replaced", error),
+        })?;
         self.staged_is_ours = false;
         Ok(())
     }
@@ -290,18 +319,10 @@ impl<'a> Work<'a> {
 
     fn withdrawn(&mut self) -> Result<(), End> {
         if self.is_what_was_checked(self.kept()) {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(End::PutBack)
         }
-        match rename_new(self.kept(), self.target()) {
-            Ok(()) => {}
-            // It was linked: the path still has it, and the kept store need not.
-            Err(Errno::EXIST) if self.same_file(self.kept(), self.target()) => {
-                unlinkat(self.kept().dir, self.kept().name, AtFlags::empty()).ok();
-            }
-            // Something new stands at the path, or nothing can: both are there to be found.
-            Err(_) => self.correct_line(),
-        }
-        Err(End::Stale)
     }
 
     fn clear_litter(&mut self) -> Result<(), End> {
@@ -368,6 +389,7 @@ impl<'a> Work<'a> {
             return Err(End::Stale);
         }
         self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
+        self.changed = Some(file);
         Ok(())
     }
 
@@ -409,55 +431,6 @@ impl<'a> Work<'a> {
             racy: print.is_racy(now_ns()),
             print,
         })
-    }
-
-    /// Swaps back what came out. If the target is no longer ours, somebody replaced it after us: then
-    /// theirs stays there, and what came out is kept.
-    fn undo(&mut self) {
-        for _ in 0..UNDO_TRIES {
-            if !self.is_ours(self.target()) || exchange(self.staged(), self.target()).is_err() {
-                break;
-            }
-            if self.is_ours(self.staged()) {
-                self.staged_is_ours = true;
-                return;
-            }
-            // Between the two lines above the target was replaced; what came out now is the newest.
-            // Give it back, and look again.
-            if exchange(self.staged(), self.target()).is_err() {
-                break;
-            }
-        }
-        if rename_new(self.staged(), self.kept()).is_ok() {
-            self.correct_line();
-        }
-    }
-
-    /// Says in the catalogue what really was displaced.
-    fn correct_line(&self) {
-        let Ok(Some(stat)) = handle::stat_at(self.kept().dir, self.kept().name) else {
-            return;
-        };
-        let Some(what) = what_is(self.kept(), &stat) else {
-            return;
-        };
-        let line = Line {
-            id: self.id.to_owned(),
-            at: utc_now(),
-            path: self.op.path.clone(),
-            what,
-            why: format!("{} while it was being written", self.why),
-            node: self.replica.kept.node.clone(),
-            staged: None,
-        };
-        if let Err(error) = self
-            .replica
-            .kept
-            .append(&[line])
-            .and_then(|()| self.replica.kept.sync())
-        {
-            tracing::warn!(path = %self.op.path, %error, "a kept version could not be described");
-        }
     }
 
     /// Says whether the thing at a name is the one that was checked at the target, or another one with

@@ -43,10 +43,16 @@ pub(crate) enum Step {
     RemoveDir,
     /// Change the exec bit of the file.
     SetExec,
+    /// Give back what came out and was not expected.
+    Undo,
     /// Make the directories that were touched durable.
     SyncDirs,
-    /// Record it in the index.
-    Record,
+    /// Make what was written in the tree durable, for rows that were found equal.
+    SyncTree,
+    /// Write to the index: what was carried out, agreed or seen.
+    Index,
+    /// It is written; nobody was told yet.
+    Indexed,
 }
 
 /// Returns the steps of an operation, without those of its whole batch. `weak` avoids

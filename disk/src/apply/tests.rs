@@ -2,7 +2,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::transfer::{Outcome, Source, TroubleKind};
 use shared::tree::Entry;
@@ -10,8 +10,11 @@ use shared::tree::Entry;
 use super::*;
 use crate::tests::{Bench, file, link, op, path};
 
-/// What a case of the tables below puts at the path `p`, or wants there.
-fn entry(text: &str) -> Option<Entry> {
+mod crash;
+mod race;
+
+/// What a case of the tables below puts at a path, or wants there.
+pub(super) fn entry(text: &str) -> Option<Entry> {
     match text {
         "-" => None,
         "dir" => Some(Entry::Dir),
@@ -31,13 +34,17 @@ fn entry(text: &str) -> Option<Entry> {
 }
 
 fn put(bench: &Bench, text: &str) {
-    let at = bench.at("p");
+    put_at(bench, "p", text);
+}
+
+fn put_at(bench: &Bench, name: &str, text: &str) {
+    let at = bench.at(name);
     match entry(text) {
         None => {}
         Some(Entry::Dir) => fs::create_dir(at).expect("made"),
         Some(Entry::Symlink { target }) => symlink(&*target, at).expect("linked"),
         Some(Entry::File { exec, .. }) => {
-            bench.write("p", text.trim_end_matches(" x"));
+            bench.write(name, text.trim_end_matches(" x"));
             let mode = if exec { 0o755 } else { 0o644 };
             fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("set");
         }
@@ -45,7 +52,11 @@ fn put(bench: &Bench, text: &str) {
 }
 
 fn standing(bench: &Bench) -> String {
-    let at = bench.at("p");
+    standing_at(bench, "p")
+}
+
+fn standing_at(bench: &Bench, name: &str) -> String {
+    let at = bench.at(name);
     match fs::symlink_metadata(&at) {
         Err(_) => "-".to_owned(),
         Ok(found) if found.is_dir() => "dir".to_owned(),
@@ -69,7 +80,7 @@ fn every_transition_by_exchange_and_without() {
     for weak in [false, true] {
         for before in KINDS {
             for after in KINDS {
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 bench.replica.weaker.store(weak, Ordering::Relaxed);
                 put(&bench, before);
                 bench.look();
@@ -110,7 +121,7 @@ fn what_the_plan_did_not_see_is_never_touched() {
                 if expect == there || (expect, there, make) == ("-", "dir", "dir") {
                     continue;
                 }
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 put(&bench, there);
                 bench.look();
                 let outcomes = bench.apply(vec![op("p", entry(expect), entry(make))], &CONTENTS);
@@ -137,7 +148,7 @@ fn a_save_in_the_window_wins() {
                 if !steps::steps(&operation, false).contains(&moment) {
                     continue;
                 }
-                let mut bench = Bench::new();
+                let mut bench = Bench::in_memory();
                 put(&bench, before);
                 bench.look();
                 let at = bench.at("p");
@@ -215,77 +226,13 @@ fn a_write_in_place_in_the_window_is_noticed() {
     assert_eq!(standing(&bench), "eno");
 }
 
-/// Stops before every step of every transition, as a crash would, and opens again.
-#[test]
-fn a_crash_before_any_step_leaves_old_or_new_and_loses_nothing() {
-    for before in KINDS {
-        for after in KINDS {
-            for stop_at in 0.. {
-                let mut bench = Bench::new();
-                put(&bench, before);
-                bench.look();
-                let steps = Arc::new(AtomicUsize::new(0));
-                let count = steps.clone();
-                bench.hook(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-                    step if step == stop_at => ControlFlow::Break(()),
-                    _ => ControlFlow::Continue(()),
-                });
-                let batch = bench.batch(vec![op("p", entry(before), entry(after))]);
-                let staged = bench.staged(&batch, &CONTENTS);
-                let applied = bench.replica.apply(&batch, staged, Gen(0));
-                let case = format!("{before} to {after}, stopped before step {stop_at}");
-                if applied.is_ok() {
-                    assert!(stop_at >= 5, "{case}: there are more steps than that");
-                    break;
-                }
-                let bench = bench.reopen();
-                let now = standing(&bench);
-                assert!(now == before || now == after, "{case}: {now} stands there");
-                assert_eq!(bench.private("stage"), [""; 0], "{case}");
-                let content = before.trim_end_matches(" x");
-                let lost = now != before
-                    && !matches!(before, "-" | "dir")
-                    && !now.starts_with(content)
-                    && !bench.kept().contains(&content.to_owned());
-                assert!(!lost, "{case}: {:?} kept", bench.kept());
-                for line in bench.replica.kept.lines().expect("the catalogue") {
-                    assert_eq!(line.path, path("p"), "{case}");
-                }
-                let listed = bench.replica.versions(&path("p")).expect("listed").len();
-                assert_eq!(
-                    listed,
-                    bench.kept().len(),
-                    "{case}: nothing is kept that is not listed"
-                );
-                // What was put in place was agreed, whether or not it could be recorded.
-                let in_place = now == after && before != after;
-                let agreed: Vec<_> = bench.base().into_iter().map(|(_, row)| row.entry).collect();
-                if in_place {
-                    assert_eq!(agreed, [entry(after)], "{case}: it is in place");
-                } else {
-                    assert!(
-                        agreed.is_empty() || now == after,
-                        "{case}: {agreed:?} agreed"
-                    );
-                }
-                // The next plan sees what is there, and ends at the same place.
-                let mut bench = bench;
-                bench.look();
-                let again = vec![op("p", entry(&now), entry(after))];
-                assert_eq!(bench.apply(again, &CONTENTS), [Outcome::Done], "{case}");
-                assert_eq!(standing(&bench), after, "{case}");
-            }
-        }
-    }
-}
-
 #[test]
 fn an_observer_always_sees_a_whole_file() {
     const REPLACES: usize = 1000;
     let contents: Vec<Vec<u8>> = (0..2_u8)
         .map(|n| vec![b'a' + n; 20_000 + 10_000 * usize::from(n)])
         .collect();
-    let mut bench = Bench::new();
+    let mut bench = Bench::in_memory();
     bench.write("p", &contents[0]);
     bench.look();
     let (at, done) = (bench.at("p"), Arc::new(AtomicBool::new(false)));

@@ -389,6 +389,88 @@ fn what_was_agreed_and_never_seen_is_told_by_the_first_whole_look() {
     assert_eq!(bench.observed(), [""; 0]);
 }
 
+/// Leaves names out of every listing from now on, without any error.
+fn forget(bench: &Bench, forgotten: &'static [&'static str]) {
+    let forgetful: Forgetful = Box::new(move |names| {
+        names.retain(|name| !forgotten.iter().any(|lost| lost.as_bytes() == &**name));
+    });
+    *lock(&bench.replica.forgetful) = Some(forgetful);
+}
+
+#[test]
+fn what_a_listing_leaves_out_is_asked_for_by_name() {
+    let bench = Bench::new();
+    for name in ["a", "b", "dir/c", "dir/sub/d", "gone"] {
+        bench.write(name, "1");
+    }
+    symlink("x", bench.at("link")).expect("linked");
+    bench.look();
+    bench.observed();
+    forget(&bench, &["a", "dir", "link", "sub", "gone"]);
+    bench.look();
+    assert_eq!(bench.observed(), [""; 0], "everything still answers");
+    bench.write("a", "changed");
+    bench.write("dir/sub/d", "changed");
+    fs::remove_file(bench.at("gone")).expect("gone");
+    bench.look();
+    assert_eq!(
+        bench.observed(),
+        ["a file 7", "dir/sub/d file 7", "gone -"],
+        "and is looked at like everything else"
+    );
+    bench.look_at(&["dir/sub"]);
+    assert_eq!(bench.observed(), [""; 0]);
+    fs::remove_dir_all(bench.at("dir")).expect("gone");
+    bench.look();
+    assert_eq!(
+        bench.observed(),
+        ["dir -", "dir/c -", "dir/sub -", "dir/sub/d -"]
+    );
+}
+
+#[test]
+fn what_was_agreed_and_is_not_listed_is_asked_for_by_name() {
+    let mut bench = Bench::new();
+    bench.apply(
+        vec![op("a", None, file("a")), op("b", None, file("b"))],
+        &[b"a", b"b"],
+    );
+    let rows = [(path("a"), None), (path("b"), None)];
+    let changes = Changes {
+        seen: &rows,
+        ..Changes::default()
+    };
+    bench.replica.index.write(&changes, true).expect("written");
+    fs::remove_file(bench.at("b")).expect("gone");
+    let bench = bench.reopen();
+    forget(&bench, &["a"]);
+    assert_eq!(bench.look().again, [path("a")]);
+    assert_eq!(bench.observed(), ["b -"]);
+    bench.look_at(&["a"]);
+    assert_eq!(bench.observed(), ["a file 1"]);
+}
+
+/// A volume that folds answers to the old name of a file that was only spelled anew.
+#[test]
+fn an_old_spelling_that_still_answers_is_absent() {
+    let bench = Bench::new();
+    bench.write("note.md", "1");
+    bench.look();
+    bench.observed();
+    // Two names of one file, of which only the new one is listed: what such a volume looks like.
+    fs::hard_link(bench.at("note.md"), bench.at("Note.md")).expect("linked");
+    forget(&bench, &["note.md"]);
+    bench.look();
+    assert_eq!(bench.observed(), ["Note.md file 1", "note.md -"]);
+    // Names that do not fold into one another are two files, whatever else they share.
+    fs::hard_link(bench.at("Note.md"), bench.at("other.md")).expect("linked");
+    bench.look();
+    bench.observed();
+    forget(&bench, &["note.md", "other.md"]);
+    bench.look();
+    assert_eq!(bench.observed(), [""; 0]);
+}
+
 #[test]
 fn what_is_swapped_in_is_neither_followed_nor_waited_for() {
     let bench = Bench::new();

@@ -1,9 +1,9 @@
-//! Linux: `syncfs`, `fdatasync`, `FICLONE`.
+//! Linux: `syncfs`, `fsync`, `FICLONE`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)
@@ -17,13 +17,8 @@ pub(crate) fn read_from_medium(file: impl AsFd) {
 
 pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
     for fd in open {
-        let raw_mode = rustix::fs::fstat(fd)?.st_mode;
-        // A directory has no data of its own: its entries are metadata.
-        if FileType::from_raw_mode(raw_mode) == FileType::Directory {
-            rustix::fs::fsync(fd)?;
-        } else {
-            rustix::fs::fdatasync(fd)?;
-        }
+        // Not `fdatasync`: an exec bit is no data.
+        rustix::fs::fsync(fd)?;
     }
     Ok(())
 }
