@@ -4,6 +4,8 @@ mod compare;
 mod node;
 mod pair;
 mod program;
+mod strange;
+mod volume;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ pub(crate) use compare::{assert_equal, difference, listing};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, run};
+pub(crate) use strange::{Fault, Folding, Mount, Strange};
+pub(crate) use volume::Volume;
 
 /// Longest wait for anything that should happen soon. Generous: it bounds failures, not successes.
 pub(crate) const SOON: Duration = Duration::from_secs(60);

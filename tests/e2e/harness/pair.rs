@@ -23,11 +23,25 @@ impl Pair {
     #[track_caller]
     pub(crate) fn joined() -> Self {
         let mut pair = Self::strangers();
-        pair.init();
-        pair.pusher.start();
-        let code = pair.code();
-        pair.join(&pair.receiver, &code).exits(0);
+        pair.introduce();
         pair
+    }
+
+    /// Pairs two strangers, whose roots may have been chosen by the test, runs both and waits until they
+    /// have met.
+    #[track_caller]
+    pub(crate) fn pair(&mut self) {
+        self.introduce();
+        self.receiver.start();
+        self.meet();
+    }
+
+    #[track_caller]
+    fn introduce(&mut self) {
+        self.init();
+        self.pusher.start();
+        let code = self.code();
+        self.join(&self.receiver, &code).exits(0);
     }
 
     /// Makes two nodes, pairs them, runs both and waits until they have met.
