@@ -327,7 +327,7 @@ impl<'a> Pass<'a> {
             }
         }
         for child in self.not_respelled(&dir, left_out) {
-            tracing::warn!(path = %child.path, "a listing left out what is there");
+            tracing::debug!(path = %child.path, "a listing left out what is there");
             self.child(
                 scope,
                 &dir,

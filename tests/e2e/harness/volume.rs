@@ -29,13 +29,6 @@ impl Volume {
         }
         Some(Self { at: at.to_owned() })
     }
-
-    /// Makes it read-only, or writable again.
-    pub(crate) fn set_read_only(&self, yes: bool) {
-        let options = if yes { "remount,ro" } else { "remount,rw" };
-        let answer = run("mount", ["-o", options, self.at.to_str().unwrap()]);
-        assert_eq!(answer.code, 0, "{answer:#?}");
-    }
 }
 
 impl Drop for Volume {
