@@ -4,9 +4,10 @@
 //! chunks that the other side asks for. Everything is checked against what the plan saw: a file that
 //! changed since is [`Part::Gone`], and the next plan sees it as it is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Stat;
@@ -32,7 +33,8 @@ const PROBE_BYTES: usize = 4096;
 
 impl Replica {
     /// Reads items and hands them over as parts, in the order of the items as far as packing allows.
-    /// When it returns, the content of all that was given is durable here.
+    /// What a part is about is durable here, under its name, before the part is handed over: as soon as
+    /// the other side has all parts, it may record that both agree on them.
     ///
     /// # Errors
     /// Those of `sink`, and those of making the content durable. An item that cannot be read is
@@ -42,18 +44,18 @@ impl Replica {
         items: &[Item],
         sink: &mut dyn FnMut(Part) -> io::Result<()>,
     ) -> io::Result<()> {
-        let (pack, given) = (Pack::default(), Vec::new());
         let mut giving = Giving {
             replica: self,
             sink,
-            pack,
-            given,
+            pack: Pack::default(),
+            given: Vec::new(),
+            dirs: BTreeMap::new(),
             more: false,
         };
         for item in items {
             giving.item(item)?;
         }
-        giving.finish()
+        giving.flush()
     }
 
     /// Reads runs of chunks of a long file and hands them over, in order. `None` means that the file is
@@ -131,8 +133,9 @@ struct Giving<'a> {
     replica: &'a Replica,
     sink: &'a mut dyn FnMut(Part) -> io::Result<()>,
     pack: Pack,
-    /// Some of the files that were given, to be made durable.
+    /// Some of the files that are being given, and of their directories, to be made durable.
     given: Vec<File>,
+    dirs: BTreeMap<Option<RelPath>, OwnedFd>,
     more: bool,
 }
 
@@ -147,18 +150,25 @@ impl Giving<'_> {
         let Entry::File { len, .. } = item.entry else {
             return self.gone(item);
         };
-        let opened = handle::open_tree_file(self.replica.root.as_fd(), &item.path);
-        let Ok((file, stat)) = opened else {
+        let Ok(dir) = handle::open_parent(self.replica.root.as_fd(), &item.path) else {
+            return self.gone(item);
+        };
+        let Ok((file, stat)) = handle::open_file(&dir, item.path.name()) else {
             return self.gone(item);
         };
         if len <= PLAIN_BYTES_MAX {
-            self.small(item, file, &stat)
+            self.small(item, (dir, file), &stat)
         } else {
-            self.long(item, file, &stat)
+            self.long(item, (dir, file), &stat)
         }
     }
 
-    fn small(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
+    fn small(
+        &mut self,
+        item: &Item,
+        (dir, mut file): (OwnedFd, File),
+        stat: &Stat,
+    ) -> io::Result<()> {
         let start = self.pack.bytes.len();
         self.pack
             .bytes
@@ -180,7 +190,7 @@ impl Giving<'_> {
             len: read as u32,
             mtime_ns,
         });
-        self.was_given(file);
+        self.is_given(item, dir, file);
         if self.pack.bytes.len() >= PACK_BYTES {
             self.flush()
         } else {
@@ -188,14 +198,20 @@ impl Giving<'_> {
         }
     }
 
-    fn long(&mut self, item: &Item, mut file: File, stat: &Stat) -> io::Result<()> {
+    fn long(
+        &mut self,
+        item: &Item,
+        (dir, mut file): (OwnedFd, File),
+        stat: &Stat,
+    ) -> io::Result<()> {
         let manifest = self
             .replica
             .chunks_of(&item.path, &item.entry, &mut file, stat);
         let Some(manifest) = manifest else {
             return self.gone(item);
         };
-        self.was_given(file);
+        self.is_given(item, dir, file);
+        self.make_durable()?;
         let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
         while let Some(piece) = pieces.next() {
             (self.sink)(Part::Manifest {
@@ -214,12 +230,32 @@ impl Giving<'_> {
         (self.sink)(Part::Gone { index: item.index })
     }
 
-    fn was_given(&mut self, file: File) {
-        if volume::worth_holding(self.given.len()) {
+    fn is_given(&mut self, item: &Item, dir: OwnedFd, file: File) {
+        if volume::worth_holding(self.given.len() + self.dirs.len() + 1) {
             self.given.push(file);
+            self.dirs.entry(item.path.parent()).or_insert(dir);
         } else {
             self.more = true;
         }
+    }
+
+    /// Makes what is being given durable. Both sides are about to agree on it: if a power cut here
+    /// emptied a file that was never flushed, or took its name, that would count as an edit and win.
+    fn make_durable(&mut self) -> io::Result<()> {
+        let more = std::mem::take(&mut self.more);
+        let (given, dirs) = (
+            std::mem::take(&mut self.given),
+            std::mem::take(&mut self.dirs),
+        );
+        let open: Vec<BorrowedFd<'_>> = given
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(dirs.values().map(AsFd::as_fd))
+            .collect();
+        if open.is_empty() && !more {
+            return Ok(());
+        }
+        volume::sync_all(self.replica.root.as_fd(), &open, more)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -227,15 +263,9 @@ impl Giving<'_> {
         if files.is_empty() {
             return Ok(());
         }
+        self.make_durable()?;
         let (zstd, bytes) = shrink(bytes, PACK_LEVEL);
         (self.sink)(Part::Pack { files, zstd, bytes })
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.flush()?;
-        // Both sides are about to agree on this content. If a power cut here emptied a file that was
-        // never flushed, the empty one would count as an edit and win.
-        volume::sync_all(self.replica.root.as_fd(), &self.given, self.more)
     }
 }
 

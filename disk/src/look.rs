@@ -102,7 +102,7 @@ impl Replica {
         self.root.check()?;
         let (rules, are_new) = self.rules();
         let _counted = CountedLook::begin(self);
-        let pass = Pass::new(self, rules.clone(), are_new && *what == Look::All, stop);
+        let pass = Pass::new(self, rules.clone(), are_new, stop);
         match what {
             Look::All => self.pool.scope(|scope| pass.whole(scope)),
             Look::Paths(paths) => {
@@ -118,7 +118,10 @@ impl Replica {
         }
         if complete && *what == Look::All {
             self.tell_unseen(&mut open)?;
-            self.rules_applied(&rules);
+            // What is left open was not judged by them yet.
+            if open.unknown.is_empty() {
+                self.rules_applied(&rules);
+            }
         }
         let again = open.again.len();
         tracing::debug!(

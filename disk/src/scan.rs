@@ -455,7 +455,8 @@ impl<'a> Pass<'a> {
     }
 
     fn gone(&self, path: RelPath, before: Option<Slot>) {
-        if before.is_some() {
+        // When a directory was told absent, something in it may have been left open.
+        if before.is_some() || lock(&self.replica.seen).has_below(&path) {
             lock(&self.absent).push(Finding {
                 path,
                 before,
