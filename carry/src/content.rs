@@ -145,7 +145,10 @@ impl Takes {
             };
             let staged = staging.await;
             takes.lock().remove(&number);
-            let _turn = lane.turn(order.place).await;
+            let Some(_turn) = lane.turn(order.place).await else {
+                // A batch before it was lost with the connection; the next plan has it again.
+                return jobs.done(Done::Applied(number, vec![Outcome::Gone; batch.ops.len()]));
+            };
             let applied = match staged {
                 Ok(staged) => {
                     let batch = Arc::clone(&batch);

@@ -4,22 +4,42 @@ use tokio::sync::watch;
 
 /// A line of numbered places. Batches are staged side by side, and applied one after another.
 #[derive(Debug, Clone)]
-pub struct Lane(watch::Sender<u64>);
+pub struct Lane(watch::Sender<Line>);
+
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    next: u64,
+    closed: bool,
+}
 
 impl Default for Lane {
     fn default() -> Self {
-        Self(watch::Sender::new(0))
+        Self(watch::Sender::new(Line {
+            next: 0,
+            closed: false,
+        }))
     }
 }
 
 impl Lane {
     /// Waits until every place before this one is done. Without a place there is nothing to wait for.
-    pub async fn turn(&self, place: Option<u64>) -> Turn<'_> {
+    /// `None` when the lane was closed before: whoever waits then may wait for a batch that never came.
+    pub async fn turn(&self, place: Option<u64>) -> Option<Turn<'_>> {
         if let Some(place) = place {
+            let mut line = self.0.subscribe();
+            let is_decided = |line: &Line| line.closed || line.next >= place;
             // The sender lives as long as `self`, so the wait cannot fail.
-            let _ = self.0.subscribe().wait_for(|next| *next >= place).await;
+            let line = line.wait_for(is_decided).await.ok()?;
+            if line.next < place {
+                return None;
+            }
         }
-        Turn { lane: self, place }
+        Some(Turn { lane: self, place })
+    }
+
+    /// Ends all waiting: the connection whose batches stand here is gone.
+    pub fn close(&self) {
+        self.0.send_modify(|line| line.closed = true);
     }
 }
 
@@ -35,7 +55,7 @@ impl Drop for Turn<'_> {
         if let Some(place) = self.place {
             self.lane
                 .0
-                .send_modify(|next| *next = (*next).max(place + 1));
+                .send_modify(|line| line.next = line.next.max(place + 1));
         }
     }
 }
@@ -51,11 +71,22 @@ mod tests {
         let go = |place| {
             let (lane, order) = (&lane, &order);
             async move {
-                let _turn = lane.turn(Some(place)).await;
+                let _turn = lane.turn(Some(place)).await.unwrap();
                 order.lock().unwrap().push(place);
             }
         };
         tokio::join!(go(2), go(0), async { drop(lane.turn(None).await) }, go(1));
         assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_lets_nobody_wait_for_a_batch_that_never_came() {
+        let lane = Lane::default();
+        let first = lane.turn(Some(0)).await;
+        let (missing, _) = tokio::join!(lane.turn(Some(2)), async { lane.close() });
+        assert!(missing.is_none());
+        drop(first);
+        assert!(lane.turn(Some(1)).await.is_some(), "all before it are done");
+        assert!(lane.turn(None).await.is_some());
     }
 }

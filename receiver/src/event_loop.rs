@@ -391,6 +391,7 @@ impl EventLoop {
         };
         info!(number, %reason, "the link is down");
         linked.takes.hang_up();
+        linked.lane.close();
         let bytes = linked.connection.bytes();
         self.traffic.sent += bytes.sent;
         self.traffic.received += bytes.received;
