@@ -51,6 +51,11 @@ impl Peer {
         self.phase != Phase::Away
     }
 
+    /// Says whether it was told the base, and has not told its tree yet.
+    pub(super) fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. })
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
@@ -68,7 +73,7 @@ impl Peer {
 impl Pusher {
     pub(super) fn frame(&mut self, frame: Frame) {
         self.peer.last_heard = Some(self.now);
-        let greeting = matches!(self.peer.phase, Phase::Greeting { .. });
+        let greeting = self.peer.is_greeting();
         match frame {
             Frame::Hello(hello) if self.peer.phase == Phase::Connected => self.hello(hello),
             Frame::Bases(rows) if greeting => self.bases(rows),
@@ -215,6 +220,9 @@ impl Pusher {
             _ => {
                 self.peer.phase = Phase::Ready;
                 self.last_proof = None;
+                for (batch, rows) in std::mem::take(&mut self.unannounced) {
+                    self.announce(batch, &rows);
+                }
                 self.due.extend(self.unsettled());
                 self.tell(Happening::Linked {
                     peer: self.setup.peer.clone(),
@@ -257,6 +265,7 @@ impl Pusher {
         self.resolve();
         self.peer.phase = Phase::Away;
         self.batches.unlink();
+        self.unannounced.clear();
         self.due.clear();
         self.undecided.clear();
         self.last_proof = None;
