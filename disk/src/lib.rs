@@ -188,6 +188,9 @@ impl Replica {
                 .map_err(not_writable(root.private_path("intent")))?
         };
         if let Some(batch) = unrecorded.iter().map(|(_, row)| row.batch).max() {
+            // The crash came before the directories were durable.
+            volume::sync_volume(std::os::fd::AsFd::as_fd(&*root))
+                .map_err(not_writable(root.path.clone()))?;
             loaded.notes.last_batch = loaded.notes.last_batch.max(batch);
             let notes = Some(loaded.notes.clone());
             let changes = Changes {
@@ -214,6 +217,7 @@ impl Replica {
             .map_err(std::io::Error::other)
             .map_err(not_writable(root.path.clone()))?;
 
+        seen::drop_orphans(&mut loaded.seen);
         let seen_known = loaded
             .seen
             .iter()

@@ -585,7 +585,8 @@ impl<'a> Pass<'a> {
     }
 
     fn gone(&self, path: RelPath, before: Option<Slot>) {
-        if before.is_some() {
+        // When a directory was told absent, something in it may have been left open.
+        if before.is_some() || lock(&self.replica.seen).has_below(&path) {
             self.replica.snapshots.rests(&path);
             lock(&self.absent).push(Finding {
                 path,

@@ -25,7 +25,7 @@ use disk::looks::Looks;
 use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
-use shared::path::RelPath;
+use shared::path::{RelPath, below};
 use shared::reconcile::{ConflictRules, Decisions, Mode, Naming, Plan, Policy, copy_of, reconcile};
 use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
@@ -162,6 +162,9 @@ pub struct Pusher {
     /// Paths to plan as soon as something that is on its way has arrived.
     undecided: Vec<RelPath>,
     batches: Batches,
+    /// Rows that became durable here while the receiver was greeting: it was told the base before, and
+    /// is told of these when it is ready.
+    unannounced: Vec<(Gen, Vec<AgreedRow>)>,
     holds: Holds,
     /// Paths that the mode leaves alone.
     untracked: BTreeSet<RelPath>,
@@ -227,6 +230,7 @@ impl Pusher {
             due: BTreeSet::new(),
             undecided: Vec::new(),
             batches: Batches::default(),
+            unannounced: Vec::new(),
             holds: Holds::default(),
             untracked: BTreeSet::new(),
             copies: BTreeSet::new(),
@@ -437,14 +441,16 @@ impl Pusher {
 
     /// Makes rows durable here.
     fn commit(&mut self, batch: Gen, rows: Committing, sync_tree: bool) {
+        let stored = rows.rows.clone();
+        // Before the notes say up to where all is stored: these rows are not, least of all over there.
+        self.batches.committing(batch, rows);
         self.resolve();
         self.actions.push(Action::Commit {
             batch,
-            rows: rows.rows.clone(),
+            rows: stored,
             notes: self.notes.clone(),
             sync_tree,
         });
-        self.batches.committing(batch, rows);
     }
 
     fn committed(&mut self, batch: Gen) {
@@ -461,11 +467,17 @@ impl Pusher {
     /// Tells the receiver about rows that are durable here. Without a link it learns of them when it
     /// comes back, because their batch stays unresolved.
     fn announce(&mut self, batch: Gen, rows: &[AgreedRow]) {
-        if rows.is_empty() || !self.peer.is_ready() {
+        if rows.is_empty() {
             return;
         }
-        self.batches.announced(batch);
+        if !self.peer.is_ready() {
+            if self.peer.is_greeting() {
+                self.unannounced.push((batch, rows.to_vec()));
+            }
+            return;
+        }
         for rows in pages(rows) {
+            self.batches.announced(batch);
             self.actions
                 .push(Action::Send(Frame::Agreed(batch, rows.to_vec())));
         }
@@ -486,6 +498,12 @@ impl Pusher {
         }
         if self.is_apart(path) {
             self.due.insert(path.clone());
+        }
+        if !entry.as_ref().is_some_and(Entry::is_dir) {
+            // What was planned with the directory that stood here was not planned by itself.
+            let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
+            let left = views.into_iter().flat_map(|apart| below(apart, path));
+            self.due.extend(left.map(|(path, _)| path.clone()));
         }
         self.due.extend(self.undecided.drain(..));
     }

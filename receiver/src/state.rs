@@ -668,14 +668,13 @@ impl Receiver {
         };
         // Commits of one batch become durable in the order in which they were asked for.
         let first = waiting.remove(0);
-        let noted = first.note && !waiting.iter().any(|later| later.note);
         if !waiting.is_empty() {
             self.committing.insert(batch, waiting);
         }
         for (path, row) in first.rows {
             self.settle(path, row);
         }
-        if noted && self.phase == Phase::Ready {
+        if first.note && self.phase == Phase::Ready {
             self.actions.push(Action::Send(Frame::Noted(batch)));
         }
     }

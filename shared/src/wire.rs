@@ -152,7 +152,8 @@ pub enum Frame {
     TellAll,
     /// Control stream, pusher to receiver: both sides are equal here, the base moves.
     Agreed(Gen, Vec<AgreedRow>),
-    /// Control stream, receiver to pusher: the base rows of this batch are stored.
+    /// Control stream, receiver to pusher: the base rows of one [`Frame::Agreed`] of this batch are
+    /// stored.
     Noted(Gen),
     /// Control stream, pusher to receiver: look at the whole tree.
     Sweep(u64),

@@ -382,6 +382,8 @@ impl<'a> Work<'a> {
         }
         let mode = fingerprint::with_exec(fingerprint::mode(&stat), exec);
         fchmod(&file, Mode::from_raw_mode(mode as RawMode)).map_err(failed)?;
+        // The mode is the file's own: making its directory durable does not cover it.
+        rustix::fs::fsync(&file).map_err(failed)?;
         let changed = fstat(&file).map_err(failed)?;
         // A file that was swapped in meanwhile has the name, and does not have the bit.
         let there = handle::stat_at(self.parent, self.name()).map_err(failed)?;

@@ -60,6 +60,11 @@ impl Peer {
         self.phase != Phase::Away
     }
 
+    /// Says whether it was told the base, and has not told its tree yet.
+    pub(super) fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. })
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
@@ -77,7 +82,7 @@ impl Peer {
 impl Pusher {
     pub(super) fn frame(&mut self, frame: Frame) {
         self.peer.last_heard = Some(self.now);
-        let greeting = matches!(self.peer.phase, Phase::Greeting { .. });
+        let greeting = self.peer.is_greeting();
         let greeted = greeting || self.peer.is_ready();
         match frame {
             _ if self.peer.phase == Phase::Refused => {}
@@ -260,6 +265,9 @@ impl Pusher {
             _ => {
                 self.peer.phase = Phase::Ready;
                 self.last_proof = None;
+                for (batch, rows) in std::mem::take(&mut self.unannounced) {
+                    self.announce(batch, &rows);
+                }
                 self.due.extend(self.unsettled());
                 // What was held may not be there any more.
                 self.due.extend(self.holds.paths());
@@ -305,6 +313,7 @@ impl Pusher {
         self.peer.phase = Phase::Away;
         self.beta_moves = false;
         self.batches.unlink();
+        self.unannounced.clear();
         self.due.clear();
         self.undecided.clear();
         self.last_proof = None;
