@@ -103,7 +103,13 @@ pub(crate) enum Verb {
         shown: Shown,
     },
     /// Look at both trees and compare them
-    Verify(Shown),
+    Verify {
+        /// Read every file on both sides, and find what a disk has spoilt
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
 }
 
 impl Verb {

@@ -274,6 +274,11 @@ impl Replica {
         self.index.notes()
     }
 
+    /// Says whether the volume takes names for one that differ in case or normalization alone.
+    pub fn folds(&self) -> bool {
+        self.root.folds
+    }
+
     /// Says whether the volume turned out not to exchange two names in one step, so that a file that
     /// is saved in the very moment of a replacement is found in the kept store instead of in place.
     pub fn weaker(&self) -> bool {

@@ -58,6 +58,8 @@ pub struct Setup {
     pub limits: Limits,
     /// What becomes of conflicts, by name.
     pub conflicts: ConflictRules,
+    /// Whether this side's volume folds case or normalization.
+    pub folds: bool,
 }
 
 /// A client that waits for an answer.
@@ -185,6 +187,8 @@ pub struct Pusher {
     gathering: Option<guarded::Gathering>,
     /// Whether the receiver is looking at more changes than it has told.
     beta_moves: bool,
+    /// Whether the receiver's volume folds case or normalization.
+    beta_folds: bool,
     decisions: Decisions,
     degraded: Vec<Problem>,
     last_proof: Option<(Proof, Instant)>,
@@ -243,6 +247,7 @@ impl Pusher {
             alarm: None,
             gathering: None,
             beta_moves: false,
+            beta_folds: false,
             decisions: Decisions::default(),
             degraded: Vec::new(),
             last_proof: None,
@@ -355,6 +360,7 @@ impl Pusher {
             naming,
             conflicts: &self.setup.conflicts,
             decisions: &self.decisions,
+            folds: [self.setup.folds, self.beta_folds],
         }
     }
 

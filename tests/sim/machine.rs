@@ -76,6 +76,7 @@ impl Machine {
         match side {
             Side::Alpha => {
                 let setup = alpha::Setup {
+                    folds: false,
                     limits: shared::safety::Limits::default(),
                     conflicts: shared::reconcile::ConflictRules::default(),
                     node: "vm".into(),
@@ -95,6 +96,7 @@ impl Machine {
                     version: "0".into(),
                     pair: PAIR,
                     peer: "vm".into(),
+                    folds: false,
                     peer_address: "vm:1".into(),
                     interval: INTERVAL,
                 };

@@ -91,6 +91,7 @@ impl Pusher {
             Frame::Seen(rows) if greeted => self.told(rows),
             Frame::Ready(hash) if greeting => self.ready(hash),
             Frame::Moving(moves) if greeted => self.beta_moves = moves,
+            Frame::Folds(folds) if greeting => self.mind_twins(folds),
             Frame::Noted(batch) if greeted => self.batches.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
                 self.swept(Side::Beta, &[id]);
@@ -292,6 +293,13 @@ impl Pusher {
         }
         self.peer.phase = Phase::Greeting { whole: true };
         self.actions.push(Action::Send(Frame::TellAll));
+    }
+
+    fn mind_twins(&mut self, beta_folds: bool) {
+        self.beta_folds = beta_folds;
+        if self.beta_folds || self.setup.folds {
+            self.trees.mind_twins();
+        }
     }
 
     /// Compares the receiver's set hash after a sweep with what is known here. While changes are on

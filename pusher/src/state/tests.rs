@@ -59,6 +59,7 @@ impl Bench {
     fn new(base: &[(&str, &str, u64)], seen: &[(&str, &str)]) -> Self {
         let now = Instant::now();
         let setup = Setup {
+            folds: false,
             limits: Limits::default(),
             conflicts: ConflictRules::default(),
             node: "vm".into(),
