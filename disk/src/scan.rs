@@ -201,6 +201,14 @@ impl<'a> Pass<'a> {
             Ok(None) => return self.gone(path, before),
             Err(error) => return self.refused(path, before, error),
         };
+        // A volume that folds answers to other spellings of a name as well.
+        if self.replica.root.folds {
+            match self.replica.list(&parent) {
+                Ok(names) if names.iter().any(|raw| **raw == *path.name().as_bytes()) => {}
+                Ok(_) => return self.gone(path, before),
+                Err(error) => return self.refused(path, before, error),
+            }
+        }
         if belongs {
             return self.belongs(path, before);
         }

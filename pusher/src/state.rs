@@ -26,7 +26,9 @@ use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::{RelPath, below};
-use shared::reconcile::{ConflictRules, Decisions, Mode, Naming, Plan, Policy, copy_of, reconcile};
+use shared::reconcile::{
+    ConflictRules, Decisions, Hold, Mode, Naming, Plan, Policy, copy_of, reconcile,
+};
 use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
@@ -190,6 +192,8 @@ pub struct Pusher {
     /// Whether the receiver's volume folds case or normalization.
     beta_folds: bool,
     decisions: Decisions,
+    /// Paths that are held because of these, whose names the other volume does not tell from theirs.
+    twins: BTreeMap<RelPath, RelPath>,
     degraded: Vec<Problem>,
     last_proof: Option<(Proof, Instant)>,
     last_change: Option<UtcMs>,
@@ -249,6 +253,7 @@ impl Pusher {
             beta_moves: false,
             beta_folds: false,
             decisions: Decisions::default(),
+            twins: BTreeMap::new(),
             degraded: Vec::new(),
             last_proof: None,
             last_change: None,
@@ -398,6 +403,9 @@ impl Pusher {
             });
         }
         for (path, hold) in plan.held {
+            if let Hold::Twin(_, twin) = &hold {
+                self.twins.insert(twin.clone(), path.clone());
+            }
             let problem = holds::problem_of(&path, &hold);
             if self
                 .holds
@@ -494,6 +502,7 @@ impl Pusher {
         let before = self.trees.agreed(path).cloned();
         let entry = row.entry.clone();
         self.agree(path.clone(), row);
+        self.due.extend(self.twins.remove(path));
         self.last_change = Some(self.utc);
         self.agreed_at(path, entry.as_ref());
         if before != entry {
@@ -546,6 +555,7 @@ impl Pusher {
     fn observed(&mut self, side: Side, rows: Vec<(RelPath, Sight)>) {
         for (path, sight) in rows {
             self.trees.observe(side, path.clone(), sight);
+            self.due.extend(self.twins.remove(&path));
             self.due.insert(path);
         }
     }

@@ -31,6 +31,7 @@ mod held;
 mod hostile;
 mod ignored;
 mod kept;
+mod names;
 mod observer;
 mod operations;
 mod refused;
