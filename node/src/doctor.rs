@@ -203,3 +203,6 @@ impl Case<'_> {
 fn chmod(mode: u32, path: &Path) -> String {
     format!("chmod {mode:o} {}", shell_word(path))
 }
+
+#[cfg(test)]
+mod tests;

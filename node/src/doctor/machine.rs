@@ -185,3 +185,6 @@ fn judge_clock(now: UtcMs, newest: Option<UtcMs>, peer: Option<(&str, UtcMs, Utc
         None => Check::ok(NAME, format!("It says {now}.")),
     }
 }
+
+#[cfg(test)]
+mod tests;
