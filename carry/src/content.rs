@@ -152,7 +152,7 @@ impl Takes {
             self.lock().insert(number, arrivals.clone());
         }
         let takes = self.clone();
-        let place = lane.enter(order.place);
+        let mut place = lane.enter(order.place);
         async move {
             if let Some(stream) = stream {
                 tokio::spawn(read_parts(stream, arrivals.clone(), outbox.clone()));
@@ -166,7 +166,10 @@ impl Takes {
             };
             let staged = staging.await;
             takes.lock().remove(&number);
-            place.turn().await;
+            if !place.turn().await {
+                // A batch before it was lost with the connection; the next plan has it again.
+                return jobs.done(Done::Applied(number, vec![Outcome::Gone; batch.ops.len()]));
+            }
             let applied = match staged {
                 Ok(staged) => {
                     let batch = Arc::clone(&batch);

@@ -1,29 +1,18 @@
 //! The order in which small batches are applied.
 
-use std::collections::BTreeSet;
-
 use tokio::sync::watch;
 
 /// A line of numbered places. Batches are staged side by side, and applied one after another.
 ///
-/// When the link is lost, some places never come. After [`Lane::close`] a place waits only for those
-/// before it that have come, so that nothing waits for ever.
+/// When the link is lost, some places never come. After [`Lane::close`] nobody waits for them: a place
+/// whose turn has not come by then never gets it, since what it builds on may be missing.
 #[derive(Debug, Clone)]
 pub struct Lane(watch::Sender<Line>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Line {
     next: u64,
-    /// The places that have come and are not done.
-    present: BTreeSet<u64>,
     closed: bool,
-}
-
-impl Line {
-    fn is_turn(&self, place: u64) -> bool {
-        self.next >= place
-            || self.closed && self.present.first().is_none_or(|first| *first >= place)
-    }
 }
 
 impl Default for Lane {
@@ -35,50 +24,51 @@ impl Default for Lane {
 impl Lane {
     /// Enters the line. Without a place there is nothing to wait for.
     pub fn enter(&self, place: Option<u64>) -> Place {
-        if let Some(place) = place {
-            self.0.send_modify(|line| line.present.extend([place]));
-        }
         Place {
             lane: self.clone(),
             place,
+            is_turn: false,
         }
     }
 
-    /// Says that no further place comes.
+    /// Says that no further place comes: the connection whose batches stand here is gone.
     pub fn close(&self) {
         self.0.send_modify(|line| line.closed = true);
     }
 }
 
-/// A place in the line; the next place's turn comes when it is dropped.
+/// A place in the line; the next place's turn comes when it is dropped after its own.
 #[derive(Debug)]
 pub struct Place {
     lane: Lane,
     place: Option<u64>,
+    is_turn: bool,
 }
 
 impl Place {
-    /// Waits until every place before this one is done.
-    pub async fn turn(&self) {
-        if let Some(place) = self.place {
-            // The sender lives as long as `self`, so the wait cannot fail.
-            let _ = self
-                .lane
-                .0
-                .subscribe()
-                .wait_for(|line| line.is_turn(place))
-                .await;
-        }
+    /// Waits until every place before this one is done; false when one of them never comes.
+    pub async fn turn(&mut self) -> bool {
+        let Some(place) = self.place else {
+            return true;
+        };
+        let mut line = self.lane.0.subscribe();
+        let is_decided = |line: &Line| line.closed || line.next >= place;
+        // The sender lives as long as `self`, so the wait cannot fail.
+        self.is_turn = line
+            .wait_for(is_decided)
+            .await
+            .is_ok_and(|line| line.next >= place);
+        self.is_turn
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.lane.0.send_modify(|line| {
-                line.present.remove(&place);
-                line.next = line.next.max(place.saturating_add(1));
-            });
+        if let Some(place) = self.place.filter(|_| self.is_turn) {
+            let after = place.saturating_add(1);
+            self.lane
+                .0
+                .send_modify(|line| line.next = line.next.max(after));
         }
     }
 }
@@ -89,9 +79,10 @@ mod tests {
 
     use super::*;
 
-    async fn go(place: Place, order: &Mutex<Vec<u64>>) {
-        place.turn().await;
-        order.lock().unwrap().extend(place.place);
+    async fn go(mut place: Place, order: &Mutex<Vec<u64>>) {
+        if place.turn().await {
+            order.lock().unwrap().extend(place.place);
+        }
     }
 
     #[tokio::test]
@@ -104,13 +95,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_waits_for_a_place_that_never_comes() {
+    async fn nobody_waits_for_a_place_that_never_comes() {
         let lane = Lane::default();
         let order = Mutex::new(Vec::new());
         let enter = |place| go(lane.enter(Some(place)), &order);
-        // 0 and 2 were lost with the link.
+        // 1 was lost with the link, and what comes after it may build on it.
         let close = async { lane.close() };
-        tokio::join!(enter(u64::MAX), enter(3), enter(1), close);
-        assert_eq!(*order.lock().unwrap(), [1, 3, u64::MAX]);
+        tokio::join!(enter(0), enter(3), enter(2), close);
+        assert_eq!(*order.lock().unwrap(), [0]);
+        assert!(lane.enter(None).turn().await);
     }
 }

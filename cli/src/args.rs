@@ -106,7 +106,13 @@ pub(crate) enum Verb {
     /// wrong; exit 4 with warnings, 5 when something stops the sync
     Doctor(Doctor),
     /// Look at both trees and compare them
-    Verify(Shown),
+    Verify {
+        /// Read every file on both sides, and find what a disk has spoilt
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
 }
 
 impl Verb {

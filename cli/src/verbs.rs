@@ -41,7 +41,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Status(wish) => status::status(caller, &wish),
         Verb::Flush { timeout, shown } => compare::flush(caller, timeout, shown),
         Verb::Doctor(wish) => doctor::doctor(caller, &wish),
-        Verb::Verify(shown) => compare::verify(caller, shown),
+        Verb::Verify { deep, shown } => compare::verify(caller, deep, shown),
         Verb::Plan(shown) => show::plan(caller, shown),
         Verb::Why(on) => show::why(caller, &on),
         Verb::Conflicts(shown) => show::conflicts(caller, shown),

@@ -17,7 +17,7 @@ mod merge;
 mod recover;
 mod steps;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use shared::chunk::Manifest;
 use shared::path::RelPath;
 use shared::transfer::{Batch, Op, Outcome, Source};
-use shared::tree::{BaseRow, Gen};
+use shared::tree::{BaseRow, Gen, Obstacle, Sight};
 use shared::wire::AgreedRow;
 
 use crate::displaced::Rested;
@@ -35,7 +35,7 @@ use crate::error::DiskError;
 use crate::fingerprint::SeenRow;
 use crate::index::{Changes, Notes};
 use crate::kept::{Line, What};
-use crate::seen::Slot;
+use crate::seen::{Seen, Slot};
 use crate::sqlite::guard::Guard;
 use crate::sqlite::locks::TreeFile;
 use crate::stage::{Ready, Staged, StagedState, discard, ready_name};
@@ -312,6 +312,8 @@ impl Replica {
         }
         let stamp = self.raised_stamp()?;
         let mut seen = lock(&self.seen);
+        let orphans = orphans(&seen, &rows);
+        rows.extend(orphans.iter().map(|path| (path.clone(), None)));
         let stored = self.index.notes();
         let notes = Notes {
             resolved: stored.resolved.max(resolved),
@@ -330,18 +332,40 @@ impl Replica {
         if let Err(error) = intent::clear(&self.root) {
             tracing::warn!(%error, "the intent of a recorded batch stays; its rows are in the base");
         }
+        // Looks ask the rules only about what is new to them. What came under rules that are younger
+        // than its plan has to be told here, or this side would never say that it is ignored.
+        let (rules, _) = self.rules();
+        let mut ignored: Vec<(RelPath, Sight)> = Vec::new();
         for (path, row) in rows {
-            match row {
-                Some(row) => seen.insert(path, Slot::Is(row)),
-                None => {
-                    seen.remove(&path);
-                }
+            let Some(row) = row else {
+                seen.remove(&path);
+                continue;
+            };
+            if rules.ignores(&path, row.entry.is_dir()) {
+                let slot = Slot::Blocked {
+                    obstacle: Obstacle::Ignored,
+                    lost_mount: false,
+                };
+                seen.insert(path.clone(), slot);
+                ignored.push((path, Sight::Blocked(Obstacle::Ignored)));
+            } else if rules.ignores_within(&path, row.entry.is_dir()) {
+                seen.remove(&path);
+                ignored.push((path, Sight::Absent));
+            } else {
+                seen.insert(path, Slot::Is(row));
             }
+        }
+        if !orphans.is_empty() {
+            let absent = orphans.into_iter().map(|path| (path, Sight::Absent));
+            (self.sink)(Report::Observed(absent.collect()));
         }
         (self.sink)(Report::Applied {
             batch: batch.number,
             outcomes,
         });
+        if !ignored.is_empty() {
+            (self.sink)(Report::Observed(ignored));
+        }
         Ok(())
     }
 
@@ -374,6 +398,16 @@ impl Replica {
     pub(crate) fn before(&self, _step: Step) -> Result<(), DiskError> {
         Ok(())
     }
+}
+
+/// Returns what was seen below directories that are gone now. They were empty, or they would not be
+/// gone; and no look would come by there any more.
+fn orphans(seen: &Seen, done: &[(RelPath, Option<SeenRow>)]) -> Vec<RelPath> {
+    let is_dir = |row: &Option<SeenRow>| row.as_ref().is_some_and(|row| row.entry.is_dir());
+    let gone = done.iter().filter(|(_, row)| !is_dir(row));
+    let below: BTreeSet<RelPath> = gone.flat_map(|(path, _)| seen.below(path)).collect();
+    let is_done = |path: &RelPath| done.iter().any(|(other, _)| other == path);
+    below.into_iter().filter(|path| !is_done(path)).collect()
 }
 
 impl Job<'_> {

@@ -59,7 +59,11 @@ impl Fingerprint {
     /// Says whether a file is the very one with this fingerprint although it was renamed since, which
     /// touches the time of change.
     pub(crate) fn is_moved(&self, stat: &Stat) -> bool {
-        self.inode == inode(stat) && self.len == len(stat) && self.mtime_ns == mtime_ns(stat)
+        // A change of mode leaves no other trace than the time of change, which a rename touches too.
+        self.inode == inode(stat)
+            && self.len == len(stat)
+            && self.mtime_ns == mtime_ns(stat)
+            && self.mode == mode(stat)
     }
 }
 

@@ -4,9 +4,10 @@
 //! chunks that the other side asks for. Everything is checked against what the plan saw: a file that
 //! changed since is [`Part::Gone`], and the next plan sees it as it is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Stat;
@@ -36,7 +37,8 @@ const PROBE_BYTES: usize = 4096;
 
 impl Replica {
     /// Reads items and hands them over as parts, in the order of the items as far as packing allows.
-    /// When it returns, the content of all that was given is durable here.
+    /// What a part is about is durable here, under its name, before the part is handed over: as soon as
+    /// the other side has all parts, it may record that both agree on them.
     ///
     /// # Errors
     /// Those of `sink`, and those of making the content durable. An item that cannot be read is
@@ -46,18 +48,18 @@ impl Replica {
         items: &[Item],
         sink: &mut dyn FnMut(Part) -> io::Result<()>,
     ) -> io::Result<()> {
-        let (pack, given) = (Pack::default(), Vec::new());
         let mut giving = Giving {
             replica: self,
             sink,
-            pack,
-            given,
+            pack: Pack::default(),
+            given: Vec::new(),
+            dirs: BTreeMap::new(),
             more: false,
         };
         for item in items {
             giving.item(item)?;
         }
-        giving.finish()
+        giving.flush()
     }
 
     /// Reads runs of chunks of a long file and hands them over, in order. `None` means that the file is
@@ -178,8 +180,9 @@ struct Giving<'a> {
     replica: &'a Replica,
     sink: &'a mut dyn FnMut(Part) -> io::Result<()>,
     pack: Pack,
-    /// Some of the files that were given, to be made durable.
+    /// Some of the files that are being given, and of their directories, to be made durable.
     given: Vec<TreeFile>,
+    dirs: BTreeMap<Option<RelPath>, OwnedFd>,
     more: bool,
 }
 
@@ -194,6 +197,9 @@ impl Giving<'_> {
         let Entry::File { len, .. } = item.entry else {
             return self.gone(item);
         };
+        let Ok(dir) = handle::open_parent(self.replica.root.as_fd(), &item.path) else {
+            return self.gone(item);
+        };
         let Ok(opened) = self.replica.open_content(&item.path, &item.entry) else {
             return self.gone(item);
         };
@@ -201,13 +207,13 @@ impl Giving<'_> {
             self.live_is_given(item);
         }
         if len <= PLAIN_BYTES_MAX {
-            self.small(item, opened)
+            self.small(item, dir, opened)
         } else {
-            self.long(item, opened)
+            self.long(item, dir, opened)
         }
     }
 
-    fn small(&mut self, item: &Item, opened: Opened) -> io::Result<()> {
+    fn small(&mut self, item: &Item, dir: OwnedFd, opened: Opened) -> io::Result<()> {
         let Opened { mut file, stat, .. } = opened;
         let start = self.pack.bytes.len();
         self.pack
@@ -230,7 +236,7 @@ impl Giving<'_> {
             len: read as u32,
             mtime_ns,
         });
-        self.was_given(file);
+        self.is_given(item, dir, file);
         if self.pack.bytes.len() >= PACK_BYTES {
             self.flush()
         } else {
@@ -238,12 +244,13 @@ impl Giving<'_> {
         }
     }
 
-    fn long(&mut self, item: &Item, mut opened: Opened) -> io::Result<()> {
+    fn long(&mut self, item: &Item, dir: OwnedFd, mut opened: Opened) -> io::Result<()> {
         let Some(manifest) = self.replica.chunks_of_opened(item, &mut opened) else {
             return self.gone(item);
         };
         let mtime_ns = fingerprint::mtime_ns(&opened.stat);
-        self.was_given(opened.file);
+        self.is_given(item, dir, opened.file);
+        self.make_durable()?;
         let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
         while let Some(piece) = pieces.next() {
             (self.sink)(Part::Manifest {
@@ -265,24 +272,43 @@ impl Giving<'_> {
     /// What both sides are about to agree on are the commits in the live database; a snapshot is only
     /// their copy.
     fn live_is_given(&mut self, item: &Item) {
-        let root = self.replica.root.as_fd();
-        let Ok(dir) = handle::open_parent(root, &item.path) else {
-            return;
-        };
         let name = item.path.name();
         for name in [name.to_owned(), wal_of(name)] {
-            if let Ok((file, _)) = handle::open_file(&dir, name) {
-                self.was_given(file);
+            let root = self.replica.root.as_fd();
+            if let Ok(dir) = handle::open_parent(root, &item.path)
+                && let Ok((file, _)) = handle::open_file(&dir, name)
+            {
+                self.is_given(item, dir, file);
             }
         }
     }
 
-    fn was_given(&mut self, file: TreeFile) {
-        if volume::worth_holding(self.given.len()) {
+    fn is_given(&mut self, item: &Item, dir: OwnedFd, file: TreeFile) {
+        if volume::worth_holding(self.given.len() + self.dirs.len() + 1) {
             self.given.push(file);
+            self.dirs.entry(item.path.parent()).or_insert(dir);
         } else {
             self.more = true;
         }
+    }
+
+    /// Makes what is being given durable. Both sides are about to agree on it: if a power cut here
+    /// emptied a file that was never flushed, or took its name, that would count as an edit and win.
+    fn make_durable(&mut self) -> io::Result<()> {
+        let more = std::mem::take(&mut self.more);
+        let (given, dirs) = (
+            std::mem::take(&mut self.given),
+            std::mem::take(&mut self.dirs),
+        );
+        let open: Vec<BorrowedFd<'_>> = given
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(dirs.values().map(AsFd::as_fd))
+            .collect();
+        if open.is_empty() && !more {
+            return Ok(());
+        }
+        volume::sync_all(self.replica.root.as_fd(), &open, more)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -290,15 +316,9 @@ impl Giving<'_> {
         if files.is_empty() {
             return Ok(());
         }
+        self.make_durable()?;
         let (zstd, bytes) = shrink(bytes, PACK_LEVEL);
         (self.sink)(Part::Pack { files, zstd, bytes })
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.flush()?;
-        // Both sides are about to agree on this content. If a power cut here emptied a file that was
-        // never flushed, the empty one would count as an edit and win.
-        volume::sync_all(self.replica.root.as_fd(), &self.given, self.more)
     }
 }
 

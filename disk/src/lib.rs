@@ -189,6 +189,9 @@ impl Replica {
                 .map_err(not_writable(root.private_path("intent")))?
         };
         if let Some(batch) = unrecorded.iter().map(|(_, row)| row.batch).max() {
+            // The crash came before the directories were durable.
+            volume::sync_volume(std::os::fd::AsFd::as_fd(&*root))
+                .map_err(not_writable(root.path.clone()))?;
             loaded.notes.last_batch = loaded.notes.last_batch.max(batch);
             let notes = Some(loaded.notes.clone());
             let changes = Changes {
@@ -215,6 +218,7 @@ impl Replica {
             .map_err(std::io::Error::other)
             .map_err(not_writable(root.path.clone()))?;
 
+        seen::drop_orphans(&mut loaded.seen);
         let seen_known = loaded
             .seen
             .iter()
@@ -269,6 +273,11 @@ impl Replica {
     /// Returns the notes as they are stored.
     pub fn notes(&self) -> Notes {
         self.index.notes()
+    }
+
+    /// Says whether the volume takes names for one that differ in case or normalization alone.
+    pub fn folds(&self) -> bool {
+        self.root.folds
     }
 
     /// Says whether the volume turned out not to exchange two names in one step, so that a file that

@@ -137,7 +137,7 @@ impl Replica {
         let (rules, are_new) = self.rules();
         let _counted = CountedLook::begin(self);
         let deep = matches!(what, Look::Reread { .. } | Look::Deep);
-        let pass = Pass::new(self, rules.clone(), are_new && what.is_sweep(), stop).deep(deep);
+        let pass = Pass::new(self, rules.clone(), are_new, stop).deep(deep);
         match what {
             Look::All | Look::Deep => self.pool.scope(|scope| pass.whole(scope)),
             Look::Reread { span } => {
@@ -165,7 +165,10 @@ impl Replica {
         }
         if complete && what.is_sweep() {
             self.tell_unseen(&mut open)?;
-            self.rules_applied(&rules);
+            // What is left open was not judged by them yet.
+            if open.unknown.is_empty() {
+                self.rules_applied(&rules);
+            }
         }
         self.snapshots.prune(&self.root, Instant::now());
         let again = open.again.len();

@@ -80,6 +80,8 @@ pub(crate) struct Root {
     pub(crate) device: u64,
     /// The mode that a new file gets here.
     pub(crate) file_mode: u32,
+    /// Whether the volume takes names for one that differ in case or normalization alone.
+    pub(crate) folds: bool,
     pub(crate) stage: OwnedFd,
     pub(crate) kept: OwnedFd,
     pub(crate) snapshots: OwnedFd,
@@ -134,11 +136,13 @@ impl Root {
         let kept = make_dir(&private, KEPT).map_err(not_writable)?;
         let snapshots = make_dir(&private, SNAPSHOTS).map_err(not_writable)?;
         let file_mode = mode_of_new_files(&stage).map_err(not_writable)?;
+        let folds = volume_folds(&stage).map_err(not_writable)?;
         Ok(Self {
             path,
             id,
             device,
             file_mode,
+            folds,
             stage,
             kept,
             snapshots,
@@ -318,6 +322,24 @@ pub(crate) fn replace_private(dir: impl AsFd, name: &str, text: &[u8]) -> io::Re
     rustix::fs::renameat(&dir, &beside, &dir, name)?;
     rustix::fs::fsync(dir)?;
     Ok(stat)
+}
+
+/// Asks the volume whether it folds names, by making some. Guessing from its type would be wrong: both
+/// kinds of APFS exist, and folders of ext4 that fold.
+fn volume_folds(stage: &OwnedFd) -> Result<bool, Errno> {
+    // The same name in capitals, and an accent of its own in the place of a composed letter.
+    let pairs = [("folds-a", "FOLDS-A"), ("folds-\u{e9}", "folds-e\u{301}")];
+    let mut folds = false;
+    for (name, other) in pairs {
+        match unlinkat(stage, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        drop(handle::create_file(stage, name)?);
+        folds |= handle::stat_at(stage, other)?.is_some();
+        unlinkat(stage, name, AtFlags::empty())?;
+    }
+    Ok(folds)
 }
 
 /// Returns the mode that a new file gets, by making one: the process's mask cannot be read without

@@ -201,6 +201,14 @@ impl<'a> Pass<'a> {
             Ok(None) => return self.gone(path, before),
             Err(error) => return self.refused(path, before, error),
         };
+        // A volume that folds answers to other spellings of a name as well.
+        if self.replica.root.folds {
+            match self.replica.list(&parent) {
+                Ok(names) if names.iter().any(|raw| **raw == *path.name().as_bytes()) => {}
+                Ok(_) => return self.gone(path, before),
+                Err(error) => return self.refused(path, before, error),
+            }
+        }
         if belongs {
             return self.belongs(path, before);
         }
@@ -327,7 +335,7 @@ impl<'a> Pass<'a> {
             }
         }
         for child in self.not_respelled(&dir, left_out) {
-            tracing::warn!(path = %child.path, "a listing left out what is there");
+            tracing::debug!(path = %child.path, "a listing left out what is there");
             self.child(
                 scope,
                 &dir,
@@ -585,7 +593,8 @@ impl<'a> Pass<'a> {
     }
 
     fn gone(&self, path: RelPath, before: Option<Slot>) {
-        if before.is_some() {
+        // When a directory was told absent, something in it may have been left open.
+        if before.is_some() || lock(&self.replica.seen).has_below(&path) {
             self.replica.snapshots.rests(&path);
             lock(&self.absent).push(Finding {
                 path,

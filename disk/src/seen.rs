@@ -114,6 +114,11 @@ impl Seen {
             .collect()
     }
 
+    /// Says whether anything below `top` is known.
+    pub(crate) fn has_below(&self, top: &RelPath) -> bool {
+        below(&self.slots, top).next().is_some()
+    }
+
     /// Returns the topmost path above `path` that was not seen as a directory.
     pub(crate) fn topmost_unknown(&self, path: &RelPath) -> Option<RelPath> {
         let mut above: Vec<_> = path.ancestors().collect();
@@ -219,6 +224,19 @@ impl Seen {
     pub(crate) fn is_doubtful(&self, path: &RelPath) -> bool {
         self.applying.contains(path) || self.touched.contains(path)
     }
+}
+
+/// Takes out stored rows that lie in no stored directory, as a crash may leave them: no look would
+/// come by there. `rows` are in order.
+pub(crate) fn drop_orphans(rows: &mut Vec<(RelPath, SeenRow)>) {
+    let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
+    rows.retain(|(path, row)| {
+        let stays = path.parent().is_none_or(|parent| dirs.contains(&parent));
+        if stays && row.entry.is_dir() {
+            dirs.insert(path.clone());
+        }
+        stays
+    });
 }
 
 /// Returns the smallest path that sorts after all that lies below `dir`, or `None` when that is no

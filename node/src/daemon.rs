@@ -266,6 +266,7 @@ fn pusher_side(
                     .unwrap_or_default(),
                 mode: opened.settings.sync.mode,
                 interval: opened.settings.sync.interval,
+                folds: opened.replica.folds(),
                 limits: opened.settings.sync.guard,
                 conflicts: opened.settings.sync.conflicts.rules().map_err(|refused| {
                     Failure::new(exit::DAEMON_CONFIG, refused.to_string(), "")
@@ -308,6 +309,7 @@ fn receiver_side(
             peer: partner.name.clone(),
             peer_address: address.clone(),
             interval: opened.settings.sync.interval,
+            folds: opened.replica.folds(),
         },
         replica: opened.replica,
         stored: opened.stored,

@@ -65,7 +65,9 @@ impl From<IdentityError> for Failure {
 impl From<OpenRefused> for Failure {
     fn from(refused: OpenRefused) -> Self {
         let fix = match &refused {
-            OpenRefused::MarkerMissing { .. } | OpenRefused::ForeignMarker { .. } => {
+            OpenRefused::MarkerMissing { .. }
+            | OpenRefused::ForeignMarker { .. }
+            | OpenRefused::Older { .. } => {
                 "bring the folder back that was there; or accept it as it is: `layer-sync confirm root`"
             }
             _ => "",

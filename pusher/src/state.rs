@@ -25,8 +25,10 @@ use disk::looks::Looks;
 use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
-use shared::path::RelPath;
-use shared::reconcile::{ConflictRules, Decisions, Mode, Naming, Plan, Policy, copy_of, reconcile};
+use shared::path::{RelPath, below};
+use shared::reconcile::{
+    ConflictRules, Decisions, Hold, Mode, Naming, Plan, Policy, copy_of, reconcile,
+};
 use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
@@ -58,6 +60,8 @@ pub struct Setup {
     pub limits: Limits,
     /// What becomes of conflicts, by name.
     pub conflicts: ConflictRules,
+    /// Whether this side's volume folds case or normalization.
+    pub folds: bool,
 }
 
 /// A client that waits for an answer.
@@ -162,6 +166,9 @@ pub struct Pusher {
     /// Paths to plan as soon as something that is on its way has arrived.
     undecided: Vec<RelPath>,
     batches: Batches,
+    /// Rows that became durable here while the receiver was greeting: it was told the base before, and
+    /// is told of these when it is ready.
+    unannounced: Vec<(Gen, Vec<AgreedRow>)>,
     holds: Holds,
     /// Paths that the mode leaves alone.
     untracked: BTreeSet<RelPath>,
@@ -182,7 +189,11 @@ pub struct Pusher {
     gathering: Option<guarded::Gathering>,
     /// Whether the receiver is looking at more changes than it has told.
     beta_moves: bool,
+    /// Whether the receiver's volume folds case or normalization.
+    beta_folds: bool,
     decisions: Decisions,
+    /// Paths that are held because of these, whose names the other volume does not tell from theirs.
+    twins: BTreeMap<RelPath, RelPath>,
     degraded: Vec<Problem>,
     last_proof: Option<(Proof, Instant)>,
     last_change: Option<UtcMs>,
@@ -227,6 +238,7 @@ impl Pusher {
             due: BTreeSet::new(),
             undecided: Vec::new(),
             batches: Batches::default(),
+            unannounced: Vec::new(),
             holds: Holds::default(),
             untracked: BTreeSet::new(),
             copies: BTreeSet::new(),
@@ -239,7 +251,9 @@ impl Pusher {
             alarm: None,
             gathering: None,
             beta_moves: false,
+            beta_folds: false,
             decisions: Decisions::default(),
+            twins: BTreeMap::new(),
             degraded: Vec::new(),
             last_proof: None,
             last_change: None,
@@ -351,6 +365,7 @@ impl Pusher {
             naming,
             conflicts: &self.setup.conflicts,
             decisions: &self.decisions,
+            folds: [self.setup.folds, self.beta_folds],
         }
     }
 
@@ -388,6 +403,9 @@ impl Pusher {
             });
         }
         for (path, hold) in plan.held {
+            if let Hold::Twin(_, twin) = &hold {
+                self.twins.insert(twin.clone(), path.clone());
+            }
             let problem = holds::problem_of(&path, &hold);
             if self
                 .holds
@@ -437,14 +455,16 @@ impl Pusher {
 
     /// Makes rows durable here.
     fn commit(&mut self, batch: Gen, rows: Committing, sync_tree: bool) {
+        let stored = rows.rows.clone();
+        // Before the notes say up to where all is stored: these rows are not, least of all over there.
+        self.batches.committing(batch, rows);
         self.resolve();
         self.actions.push(Action::Commit {
             batch,
-            rows: rows.rows.clone(),
+            rows: stored,
             notes: self.notes.clone(),
             sync_tree,
         });
-        self.batches.committing(batch, rows);
     }
 
     fn committed(&mut self, batch: Gen) {
@@ -461,11 +481,17 @@ impl Pusher {
     /// Tells the receiver about rows that are durable here. Without a link it learns of them when it
     /// comes back, because their batch stays unresolved.
     fn announce(&mut self, batch: Gen, rows: &[AgreedRow]) {
-        if rows.is_empty() || !self.peer.is_ready() {
+        if rows.is_empty() {
             return;
         }
-        self.batches.announced(batch);
+        if !self.peer.is_ready() {
+            if self.peer.is_greeting() {
+                self.unannounced.push((batch, rows.to_vec()));
+            }
+            return;
+        }
         for rows in pages(rows) {
+            self.batches.announced(batch);
             self.actions
                 .push(Action::Send(Frame::Agreed(batch, rows.to_vec())));
         }
@@ -476,6 +502,7 @@ impl Pusher {
         let before = self.trees.agreed(path).cloned();
         let entry = row.entry.clone();
         self.agree(path.clone(), row);
+        self.due.extend(self.twins.remove(path));
         self.last_change = Some(self.utc);
         self.agreed_at(path, entry.as_ref());
         if before != entry {
@@ -486,6 +513,12 @@ impl Pusher {
         }
         if self.is_apart(path) {
             self.due.insert(path.clone());
+        }
+        if !entry.as_ref().is_some_and(Entry::is_dir) {
+            // What was planned with the directory that stood here was not planned by itself.
+            let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
+            let left = views.into_iter().flat_map(|apart| below(apart, path));
+            self.due.extend(left.map(|(path, _)| path.clone()));
         }
         self.due.extend(self.undecided.drain(..));
     }
@@ -522,6 +555,7 @@ impl Pusher {
     fn observed(&mut self, side: Side, rows: Vec<(RelPath, Sight)>) {
         for (path, sight) in rows {
             self.trees.observe(side, path.clone(), sight);
+            self.due.extend(self.twins.remove(&path));
             self.due.insert(path);
         }
     }

@@ -50,6 +50,8 @@ pub struct Setup {
     pub peer_address: String,
     /// The cycle.
     pub interval: Duration,
+    /// Whether this side's volume folds case or normalization.
+    pub folds: bool,
 }
 
 /// A client that waits for an answer.
@@ -427,15 +429,8 @@ impl Receiver {
                 self.agreed(batch, rows);
             }
             (Phase::Ready, Frame::TellAll) => self.tell_all(),
-            (Phase::Ready, Frame::Sweep(id)) => {
-                if self.sweeps.len() >= SWEEPS_MAX {
-                    return self.refuse_pusher(format!(
-                        "the pusher waits for more than {SWEEPS_MAX} sweeps at one time"
-                    ));
-                }
-                let ours = self.looks.ask_sweep();
-                self.sweeps.insert(ours, id);
-            }
+            (Phase::Ready, Frame::Sweep(id)) => self.sweep_for_pusher(id, false),
+            (Phase::Ready, Frame::SweepDeep(id)) => self.sweep_for_pusher(id, true),
             (Phase::Ready, Frame::Fetch(batch, items)) => {
                 self.actions.push(Action::Give(batch, items));
             }
@@ -556,6 +551,8 @@ impl Receiver {
         let bases: Vec<AgreedRow> = base
             .map(|(path, row)| (path.clone(), row.clone()))
             .collect();
+        self.actions
+            .push(Action::Send(Frame::Folds(self.setup.folds)));
         for rows in pages(&bases) {
             self.actions.push(Action::Send(Frame::Bases(rows.to_vec())));
         }
@@ -572,6 +569,20 @@ impl Receiver {
         for (id, request) in std::mem::take(&mut self.unsent) {
             self.pass_on(id, &request);
         }
+    }
+
+    fn sweep_for_pusher(&mut self, id: u64, deep: bool) {
+        if self.sweeps.len() >= SWEEPS_MAX {
+            return self.refuse_pusher(format!(
+                "the pusher waits for more than {SWEEPS_MAX} sweeps at one time"
+            ));
+        }
+        let ours = if deep {
+            self.looks.ask_deep()
+        } else {
+            self.looks.ask_sweep()
+        };
+        self.sweeps.insert(ours, id);
     }
 
     fn tell_all(&mut self) {
@@ -668,14 +679,13 @@ impl Receiver {
         };
         // Commits of one batch become durable in the order in which they were asked for.
         let first = waiting.remove(0);
-        let noted = first.note && !waiting.iter().any(|later| later.note);
         if !waiting.is_empty() {
             self.committing.insert(batch, waiting);
         }
         for (path, row) in first.rows {
             self.settle(path, row);
         }
-        if noted && self.phase == Phase::Ready {
+        if first.note && self.phase == Phase::Ready {
             self.actions.push(Action::Send(Frame::Noted(batch)));
         }
     }

@@ -58,6 +58,8 @@ pub enum Request {
     Resume,
     /// Look at both trees and compare.
     Verify,
+    /// Read both trees from beginning to end and compare.
+    VerifyDeep,
     /// Decide a conflict.
     Resolve {
         /// The path that both sides changed, or the copy of it.

@@ -3,6 +3,8 @@
 //! Both sides apply the same agreed text, so that neither takes for a deletion what the other one
 //! merely ignores. A new rule never deletes anything: an ignored path is unknown, not absent.
 
+use std::sync::OnceLock;
+
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::hash::ContentHash;
@@ -39,6 +41,9 @@ const BUILT_IN: &[&str] = &[
     "*.pfx",
     "*.ppk",
 ];
+
+/// They are the same for everybody, and to compile them takes longer than most texts of a user.
+static COMPILED: OnceLock<Gitignore> = OnceLock::new();
 
 /// A compiled set of rules.
 #[derive(Clone)]
@@ -77,7 +82,13 @@ impl Rules {
             return Err(RulesRefused::TooLong);
         }
         let own = compile(text.lines())?;
-        let built_in = compile(BUILT_IN.iter().copied())?;
+        let built_in = match COMPILED.get() {
+            Some(compiled) => compiled.clone(),
+            None => {
+                let compiled = compile(BUILT_IN.iter().copied())?;
+                COMPILED.get_or_init(|| compiled).clone()
+            }
+        };
         Ok(Self {
             own,
             built_in,

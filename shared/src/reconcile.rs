@@ -69,6 +69,8 @@ pub enum Hold {
     Undecided,
     /// No name could be found for a conflict copy: the path is too long.
     NoCopyName,
+    /// This side's volume does not tell the name from that of this path, which stands there.
+    Twin(Side, RelPath),
 }
 
 /// A conflict that is answered with a copy.

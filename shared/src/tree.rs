@@ -286,6 +286,10 @@ pub struct Trees {
     tombstones: BTreeSet<(Gen, RelPath)>,
     alpha: View,
     beta: View,
+    /// How many paths at which something stands have this folded key, by its hash. Empty until
+    /// [`Trees::mind_twins`].
+    folded: BTreeMap<u64, u32>,
+    minds_twins: bool,
 }
 
 impl Trees {
@@ -304,6 +308,102 @@ impl Trees {
             tombstones,
             alpha: view.clone(),
             beta: view,
+            folded: BTreeMap::new(),
+            minds_twins: false,
+        }
+    }
+
+    /// Begins to mind which names a volume that folds case or normalization would not tell apart.
+    pub fn mind_twins(&mut self) {
+        if self.minds_twins {
+            return;
+        }
+        self.minds_twins = true;
+        let mut standing: BTreeSet<&RelPath> = BTreeSet::new();
+        standing.extend(
+            self.base
+                .iter()
+                .filter(|(_, row)| row.entry.is_some())
+                .map(|(path, _)| path),
+        );
+        for view in [&self.alpha, &self.beta] {
+            let there = view
+                .apart
+                .iter()
+                .filter(|(_, sight)| **sight != Sight::Absent);
+            standing.extend(there.map(|(path, _)| path));
+        }
+        for path in standing {
+            *self.folded.entry(folded_hash(path)).or_default() += 1;
+        }
+    }
+
+    /// Returns a path beside `path` that differs from it only in case or normalization and that stands
+    /// on `side`.
+    pub fn twin(&self, side: Side, path: &RelPath) -> Option<RelPath> {
+        if self
+            .folded
+            .get(&folded_hash(path))
+            .is_none_or(|count| *count < 2)
+        {
+            return None;
+        }
+        let (key, parent) = (path.folded_key(), path.parent());
+        let is_twin = |other: &&RelPath| {
+            *other != path
+                && other.parent() == parent
+                && other.folded_key() == key
+                && self.sight(side, other) != Sight::Absent
+        };
+        let inside = parent.as_ref();
+        let beside = |other: &&RelPath| inside.is_none_or(|parent| other.is_below(parent));
+        let from = |map: &'_ BTreeMap<RelPath, Sight>| -> Option<RelPath> {
+            let range = match inside {
+                Some(parent) => map.range::<RelPath, _>(parent..),
+                None => map.range::<RelPath, _>(..),
+            };
+            let mut paths = range
+                .map(|(path, _)| path)
+                .filter(|path| Some(*path) != inside);
+            paths.by_ref().take_while(beside).find(is_twin).cloned()
+        };
+        let in_base = || {
+            let range = match inside {
+                Some(parent) => self.base.range::<RelPath, _>(parent..),
+                None => self.base.range::<RelPath, _>(..),
+            };
+            let mut paths = range
+                .map(|(path, _)| path)
+                .filter(|path| Some(*path) != inside);
+            paths.by_ref().take_while(beside).find(is_twin).cloned()
+        };
+        in_base().or_else(|| from(&self.view(side).apart))
+    }
+
+    fn stands(&self, path: &RelPath) -> bool {
+        let there = |view: &View| {
+            view.apart
+                .get(path)
+                .is_some_and(|sight| *sight != Sight::Absent)
+        };
+        self.agreed(path).is_some() || there(&self.alpha) || there(&self.beta)
+    }
+
+    /// Counts a path that did, or did not, stand somewhere before.
+    fn count_folded(&mut self, path: &RelPath, stood: bool) {
+        let stands = self.stands(path);
+        if !self.minds_twins || stood == stands {
+            return;
+        }
+        let hash = folded_hash(path);
+        let count = self.folded.entry(hash).or_default();
+        *count = if stands {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+        if *count == 0 {
+            self.folded.remove(&hash);
         }
     }
 
@@ -359,6 +459,7 @@ impl Trees {
 
     /// Takes what a side saw at `path`.
     pub fn observe(&mut self, side: Side, path: RelPath, sight: Sight) {
+        let stood = self.minds_twins && self.stands(&path);
         let before = self.sight(side, &path);
         let agreed = self.agreed(&path).cloned();
         let view = self.view_mut(side);
@@ -366,12 +467,14 @@ impl Trees {
         if sight == Sight::from(agreed) {
             view.apart.remove(&path);
         } else {
-            view.apart.insert(path, sight);
+            view.apart.insert(path.clone(), sight);
         }
+        self.count_folded(&path, stood);
     }
 
     /// Moves the base at `path`. What the sides saw stays as it is.
     pub fn agree(&mut self, path: RelPath, row: BaseRow) {
+        let stood = self.minds_twins && self.stands(&path);
         let agreed = Sight::from(row.entry.clone());
         for side in [Side::Alpha, Side::Beta] {
             let sight = self.sight(side, &path);
@@ -388,7 +491,8 @@ impl Trees {
         if row.entry.is_none() {
             self.tombstones.insert((row.batch, path.clone()));
         }
-        self.base.insert(path, row);
+        self.base.insert(path.clone(), row);
+        self.count_folded(&path, stood);
     }
 
     /// Forgets the tombstones of batches up to `resolved`: both sides have stored them.
@@ -418,6 +522,14 @@ impl Trees {
             view.count(path, None, row.entry.as_ref());
         }
         *self.view_mut(side) = view;
+        self.recount_folded();
+    }
+
+    fn recount_folded(&mut self) {
+        if std::mem::take(&mut self.minds_twins) {
+            self.folded.clear();
+            self.mind_twins();
+        }
     }
 
     /// Forgets the base. What the sides saw stays as it is.
@@ -434,7 +546,14 @@ impl Trees {
             }
             view.apart.retain(|_, sight| *sight != Sight::Absent);
         }
+        self.recount_folded();
     }
+}
+
+fn folded_hash(path: &RelPath) -> u64 {
+    let hash = ContentHash::of_bytes(path.folded_key().as_bytes());
+    let first: [u8; 8] = std::array::from_fn(|index| hash.as_bytes()[index]);
+    u64::from_le_bytes(first)
 }
 
 #[cfg(test)]

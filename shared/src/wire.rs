@@ -152,7 +152,8 @@ pub enum Frame {
     TellAll,
     /// Control stream, pusher to receiver: both sides are equal here, the base moves.
     Agreed(Gen, Vec<AgreedRow>),
-    /// Control stream, receiver to pusher: the base rows of this batch are stored.
+    /// Control stream, receiver to pusher: the base rows of one [`Frame::Agreed`] of this batch are
+    /// stored.
     Noted(Gen),
     /// Control stream, pusher to receiver: look at the whole tree.
     Sweep(u64),
@@ -187,6 +188,11 @@ pub enum Frame {
     /// Control stream, receiver to pusher: whether more changes than those told are being looked at
     /// right now. Plans that displace something wait for that a moment (`pusher::state::guarded`).
     Moving(bool),
+    /// Control stream, receiver to pusher, in the greeting: whether its volume folds case or
+    /// normalization. Without it, it does not.
+    Folds(bool),
+    /// Control stream, pusher to receiver: read the whole tree, and answer as to [`Frame::Sweep`].
+    SweepDeep(u64),
     /// A kind that this version does not know and may skip.
     Unknown(u8),
 }
@@ -331,6 +337,8 @@ frames! {
     23 "chunk-run" ChunkRun(run: ChunkRun),
     24 "chunks-gone" ChunksGone(),
     25 "moving" Moving(moves: bool),
+    26 "folds" Folds(folds: bool),
+    27 "sweep-deep" SweepDeep(id: u64),
 }
 
 fn write_fields<T: Serialize>(kind: u8, fields: &T) -> Vec<u8> {

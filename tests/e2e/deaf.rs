@@ -86,6 +86,7 @@ fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
     let address = listener.local_addr().unwrap().to_string();
     let pusher = pusher::event_loop::Parts {
         setup: pusher::state::Setup {
+            folds: false,
             limits: shared::safety::Limits::default(),
             conflicts: shared::reconcile::ConflictRules::default(),
             node: "vm".into(),
@@ -116,6 +117,7 @@ fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
             version: String::new(),
             pair: PAIR,
             peer: "vm".into(),
+            folds: false,
             peer_address: address.clone(),
             interval: INTERVAL,
         },

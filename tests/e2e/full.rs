@@ -1,8 +1,10 @@
-//! The receiving volume: full in the middle of a batch, read-only, and small in other ways.
+//! The receiving volume runs full in the middle of a batch, or refuses every write.
 
 use std::fs;
 
-use crate::harness::{Pair, SOON, Side, Volume, read, wait_until, write};
+use rustix::io::Errno;
+
+use crate::harness::{Fault, Pair, SOON, Side, Strange, Volume, read, wait_until, write};
 
 /// Returns content that does not compress, the same for the same seed.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -47,8 +49,9 @@ fn a_volume_that_runs_full_in_a_batch_truncates_nothing() {
         return;
     };
     let [from, to] = pair.roots();
-    // `.env` never travels: it only takes the space away.
-    write(&to, ".env", noise(2 * 1024 * 1024, 1));
+    // Beside the tree, on the same volume: it only takes the space away.
+    let ballast = to.with_file_name("ballast");
+    fs::write(&ballast, noise(2 * 1024 * 1024, 1)).unwrap();
     write(&from, "replaced.bin", noise(60_000, 2));
     write(&from, "small.md", "1");
     pair.flush();
@@ -96,25 +99,35 @@ fn a_volume_that_runs_full_in_a_batch_truncates_nothing() {
 
     // Space returns, as far as it can: the long file goes, and so does the ballast.
     fs::remove_file(from.join("coming/long.bin")).unwrap();
-    fs::remove_file(to.join(".env")).unwrap();
+    fs::remove_file(ballast).unwrap();
     heals(&pair);
 }
 
 #[test]
-fn a_volume_that_becomes_read_only_holds_and_heals() {
-    let Some((pair, volume)) = pair_on_small(8 * 1024 * 1024) else {
-        return;
+fn a_volume_that_refuses_every_write_holds_and_heals() {
+    let check = |error: Errno, code: &str| {
+        let mut pair = Pair::strangers();
+        let Some(mount) = Strange::mount(pair.scratch()) else {
+            return;
+        };
+        pair.receiver.root = mount.root().to_owned();
+        pair.pair();
+        let [from, to] = pair.roots();
+        write(&from, "a.md", "1");
+        pair.flush();
+        let error = error.raw_os_error();
+        mount.set(Fault::NoWrites { error });
+        write(&from, "a.md", "2");
+        write(&from, "b.md", "1");
+        pair.pusher.problem(code);
+        assert_eq!(read(&to, "a.md").as_deref(), Some("1"));
+        assert_eq!(read(&from, "a.md").as_deref(), Some("2"));
+        assert!(!to.join("b.md").exists());
+        mount.heal();
+        pair.arrives(Side::Receiver, "a.md", "2");
+        heals(&pair);
     };
-    let [from, to] = pair.roots();
-    write(&from, "a.md", "1");
-    pair.flush();
-    volume.set_read_only(true);
-    write(&from, "a.md", "2");
-    write(&from, "b.md", "1");
-    pair.pusher.problem("held.read_only");
-    assert_eq!(read(&to, "a.md").as_deref(), Some("1"));
-    assert_eq!(read(&from, "a.md").as_deref(), Some("2"));
-    volume.set_read_only(false);
-    pair.arrives(Side::Receiver, "a.md", "2");
-    heals(&pair);
+    check(Errno::ROFS, "held.read_only");
+    check(Errno::NOSPC, "held.disk_full");
+    check(Errno::PERM, "held.permission");
 }

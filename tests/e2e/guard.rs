@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::harness::{
-    Answer, Node, Pair, SOON, Side, assert_equal, read, snapshot, wait_until, write,
+    Answer, Node, Pair, SOON, Side, Volume, assert_equal, names, read, run, snapshot, wait_until,
+    write,
 };
 
 const FOLDERS: usize = 5;
@@ -13,7 +14,15 @@ const FILES: usize = 60;
 /// A pair in sync, with a tree of some size.
 #[track_caller]
 fn filled() -> Pair {
-    let pair = Pair::running();
+    let mut pair = Pair::joined();
+    // What no event tells is found by the next sweep.
+    pair.pusher.stop();
+    for node in pair.nodes() {
+        node.set("interval = \"30s\"", "interval = \"2s\"");
+    }
+    pair.pusher.start();
+    pair.receiver.start();
+    pair.meet();
     for folder in 0..FOLDERS {
         for file in 0..FILES {
             let path = format!("folder {folder}/{file}.md");
@@ -248,4 +257,93 @@ fn a_folder_that_comes_back_needs_no_command() {
     pair.arrives(Side::Receiver, "meanwhile.md", "new");
     pair.flush();
     assert_equal(&pair.pusher.root, &pair.receiver.root);
+}
+
+/// Puts an older copy of a folder back over it, with its marker, as a backup does.
+#[track_caller]
+fn put_back(backup: &Path, root: &Path) {
+    let both = [backup.join("."), root.to_owned()].map(|path| path.to_str().unwrap().to_owned());
+    let copied = run("cp", ["-a", "--remove-destination", &both[0], &both[1]]);
+    assert_eq!(copied.code, 0, "{copied:#?}");
+}
+
+#[test]
+fn last_weeks_copy_with_its_marker() {
+    for here in [Side::Pusher, Side::Receiver] {
+        let mut pair = filled();
+        let root = pair.node(here).root.clone();
+        let backup = pair.scratch().join("backup");
+        pair.node_mut(here).stop();
+        put_back(&root, &backup);
+        pair.node_mut(here).start();
+        pair.meet();
+        write(&root, "folder 0/0.md", "of this week");
+        fs::remove_file(root.join("folder 0/1.md")).unwrap();
+        pair.flush();
+        let before = snapshot(&pair.node(other(here)).root);
+
+        // While the daemon runs.
+        put_back(&backup, &root);
+        let problem = pair.node(here).problem("halted.root");
+        assert!(
+            problem["text"].as_str().unwrap().contains("older"),
+            "{problem}"
+        );
+        assert_eq!(snapshot(&pair.node(other(here)).root), before);
+        // At its start.
+        pair.node_mut(here).stop();
+        pair.node_mut(here).launch(&[]);
+        let ended = pair.node_mut(here).ended();
+        assert_eq!(ended.code, 64, "{}", ended.stderr);
+        assert!(ended.stderr.contains("confirm root"), "{}", ended.stderr);
+        assert_eq!(snapshot(&pair.node(other(here)).root), before);
+
+        pair.node(here).ask(["confirm", "root"]).exits(0);
+        pair.node_mut(here).start();
+        pair.meet();
+        pair.flush();
+        // United without a deletion: this week's text is there, and what it replaced as well.
+        let texts: Vec<String> = names(&root.join("folder 0"))
+            .into_iter()
+            .filter(|name| name == "0.md" || name.starts_with("0 (conflict"))
+            .filter_map(|name| read(&root.join("folder 0"), &name))
+            .collect();
+        assert!(texts.contains(&"of this week".to_owned()), "{texts:?}");
+        assert!(texts.contains(&"text 0 0".to_owned()), "{texts:?}");
+        assert_eq!(read(&root, "folder 0/1.md").as_deref(), Some("text 0 1"));
+    }
+}
+
+#[test]
+fn a_volume_that_is_unmounted_and_comes_back() {
+    let mut pair = Pair::strangers();
+    let (image, at) = (pair.scratch().join("image"), pair.scratch().join("volume"));
+    fs::create_dir(&at).unwrap();
+    let Some(volume) = Volume::mount(&image, 16 * 1024 * 1024, &at) else {
+        return;
+    };
+    pair.pusher.root = at.clone();
+    pair.pair();
+    for number in 0..20 {
+        write(&at, &format!("{number}.md"), format!("text {number}"));
+    }
+    // What a new volume has of its own belongs to root alone.
+    wait_until("the files arrive", SOON, || {
+        read(&pair.receiver.root, "19.md").as_deref() == Some("text 19")
+    });
+    let before = snapshot(&pair.receiver.root);
+    volume.unmount_lazily();
+    pair.pusher.problem("halted.root");
+    write(&at, "stray.md", "written into the empty mount point");
+    pair.pusher.ask(["flush", "--timeout", "2s"]);
+    assert_eq!(snapshot(&pair.receiver.root), before);
+    fs::remove_file(at.join("stray.md")).unwrap();
+    // The daemon still holds the volume that nobody sees any more.
+    pair.pusher.stop();
+    volume.mount_again(&image);
+    pair.pusher.start();
+    pair.meet();
+    write(&at, "after.md", "1");
+    pair.arrives(Side::Receiver, "after.md", "1");
+    assert_eq!(read(&pair.receiver.root, "0.md").as_deref(), Some("text 0"));
 }

@@ -32,6 +32,7 @@ mod held;
 mod hostile;
 mod ignored;
 mod kept;
+mod names;
 mod observer;
 mod operations;
 mod refused;

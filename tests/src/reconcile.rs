@@ -41,6 +41,7 @@ pub fn reconcile(data: &[u8]) {
         },
         conflicts: &ConflictRules::default(),
         decisions: &Decisions::default(),
+        folds: [false; 2],
     };
     let mut world = World::default();
     let mut late: Option<Plan> = None;

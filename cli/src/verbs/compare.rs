@@ -22,7 +22,7 @@ pub(super) fn flush(caller: &Caller, timeout: Duration, shown: Shown) -> Result<
 }
 
 /// Has both trees looked at and compared.
-pub(super) fn verify(caller: &Caller, shown: Shown) -> Result<u8, Failure> {
+pub(super) fn verify(caller: &Caller, deep: bool, shown: Shown) -> Result<u8, Failure> {
     // The daemon would wait for the other node, for as long as that takes.
     let peer = caller.status()?.peer;
     if matches!(peer.state, PeerState::Unpaired | PeerState::Unlinked) {
@@ -33,7 +33,12 @@ pub(super) fn verify(caller: &Caller, shown: Shown) -> Result<u8, Failure> {
             fix: format!("see `{} status`", caller.command),
         });
     }
-    match caller.ask(&Request::Verify, WORK_WAIT_MAX)? {
+    let request = if deep {
+        Request::VerifyDeep
+    } else {
+        Request::Verify
+    };
+    match caller.ask(&request, WORK_WAIT_MAX)? {
         Response::Compared(compared) => answer(&compared, shown),
         _ => Err(caller.unexpected()),
     }

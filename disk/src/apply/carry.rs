@@ -184,11 +184,23 @@ impl<'a> Work<'a> {
         match mkdirat(self.parent, self.name(), Mode::from_raw_mode(0o777)) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => match handle::stat_at(self.parent, self.name()) {
-                Ok(Some(stat)) if fingerprint::kind(&stat) == FileType::Directory => Ok(()),
+                Ok(Some(stat))
+                    if fingerprint::kind(&stat) == FileType::Directory && self.is_spelled_so() =>
+                {
+                    Ok(())
+                }
                 _ => Err(End::Stale),
             },
             Err(error) => Err(End::Error("created", error)),
         }
+    }
+
+    /// Says whether what answers to the name has just this name. A volume that folds answers for another
+    /// spelling as well.
+    fn is_spelled_so(&self) -> bool {
+        !self.replica.root.folds
+            || handle::list(self.parent)
+                .is_ok_and(|names| names.iter().any(|raw| **raw == *self.name().as_bytes()))
     }
 
     /// Gives the staged file the rights of the one that it replaces, and the time that came with it.
@@ -382,6 +394,8 @@ impl<'a> Work<'a> {
         }
         let mode = fingerprint::with_exec(fingerprint::mode(&stat), exec);
         fchmod(&file, Mode::from_raw_mode(mode as RawMode)).map_err(failed)?;
+        // The mode is the file's own: making its directory durable does not cover it.
+        rustix::fs::fsync(&file).map_err(failed)?;
         let changed = fstat(&file).map_err(failed)?;
         // A file that was swapped in meanwhile has the name, and does not have the bit.
         let there = handle::stat_at(self.parent, self.name()).map_err(failed)?;

@@ -91,7 +91,7 @@ impl Drop for Program {
 }
 
 #[test]
-#[ignore = "it is the other process of the tests in this file"]
+#[ignore = "the other tests run it, as a second process"]
 fn another_program() {
     let Some(name) = std::env::var_os(DATABASE) else {
         return;

@@ -22,6 +22,8 @@ pub(super) struct Waiting {
     client: Client,
     /// Whether the two trees are to be compared when everything is at rest.
     verify: bool,
+    /// Whether both are to be read from beginning to end.
+    deep: bool,
     alpha: Swept,
     beta: Swept,
     /// What was unsettled when both sides had been looked at.
@@ -58,18 +60,24 @@ impl Pusher {
                 self.pause(paused);
                 Response::Paused(paused)
             }
-            Request::Verify if !self.peer.is_ready() => {
+            Request::Verify | Request::VerifyDeep if !self.peer.is_ready() => {
                 return self.refuse_client(
                     client,
                     "the receiver is not connected, so the trees cannot be compared",
                 );
             }
-            Request::Flush | Request::Verify => {
-                let alpha = Swept::Asked(self.looks.ask_sweep());
-                let verify = request == Request::Verify;
+            Request::Flush | Request::Verify | Request::VerifyDeep => {
+                let deep = request == Request::VerifyDeep;
+                let alpha = Swept::Asked(if deep {
+                    self.looks.ask_deep()
+                } else {
+                    self.looks.ask_sweep()
+                });
+                let verify = request != Request::Flush;
                 self.waiting.push(Waiting {
                     client,
                     verify,
+                    deep,
                     alpha,
                     beta: Swept::NotAsked,
                     open: None,
@@ -270,8 +278,12 @@ impl Pusher {
         if waiting.beta == Swept::NotAsked {
             self.beta_sweeps += 1;
             waiting.beta = Swept::Asked(self.beta_sweeps);
-            self.actions
-                .push(Action::Send(Frame::Sweep(self.beta_sweeps)));
+            let id = self.beta_sweeps;
+            self.actions.push(Action::Send(if waiting.deep {
+                Frame::SweepDeep(id)
+            } else {
+                Frame::Sweep(id)
+            }));
         }
         if waiting.alpha != Swept::Done || waiting.beta != Swept::Done {
             return None;

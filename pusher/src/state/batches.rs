@@ -1,6 +1,6 @@
 //! What is on its way: queued operations, batches in flight, rows that are being made durable.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use shared::control::{Change, Happening};
 use shared::path::{RelPath, below};
@@ -27,8 +27,8 @@ pub(super) struct Batches {
     beta: Queue,
     flying: BTreeMap<Gen, Flying>,
     committing: BTreeMap<Gen, Committing>,
-    /// Batches whose rows the receiver has not confirmed.
-    unnoted: BTreeSet<Gen>,
+    /// Batches whose rows the receiver has not confirmed, with the frames that it still has to confirm.
+    unnoted: BTreeMap<Gen, usize>,
     lane: [u64; 2],
 }
 
@@ -200,12 +200,19 @@ impl Batches {
         }
     }
 
+    /// Takes it that the receiver was told some rows of a batch, in one frame.
     pub(super) fn announced(&mut self, batch: Gen) {
-        self.unnoted.insert(batch);
+        *self.unnoted.entry(batch).or_default() += 1;
     }
 
+    /// Takes it that the receiver has stored the rows of one such frame.
     pub(super) fn noted(&mut self, batch: Gen) {
-        self.unnoted.remove(&batch);
+        if let Some(frames) = self.unnoted.get_mut(&batch) {
+            *frames -= 1;
+            if *frames == 0 {
+                self.unnoted.remove(&batch);
+            }
+        }
     }
 
     /// Returns the lowest batch that is not known to be stored on both sides.
@@ -213,7 +220,7 @@ impl Batches {
         [
             self.flying.keys().next(),
             self.committing.keys().next(),
-            self.unnoted.iter().next(),
+            self.unnoted.keys().next(),
         ]
         .into_iter()
         .flatten()
@@ -367,6 +374,11 @@ impl Pusher {
                 (false, _) if last_and_all_done => {
                     commit.announce.push(row.clone());
                     commit.rows.push(row);
+                }
+                // The other side's half of it failed before, and that retry may have come while this
+                // half was on its way.
+                (false, _) if done && !self.batches.is_busy(&op.path) => {
+                    self.holds.retry(op.path.clone(), self.now);
                 }
                 _ => {}
             }

@@ -60,6 +60,11 @@ impl Peer {
         self.phase != Phase::Away
     }
 
+    /// Says whether it was told the base, and has not told its tree yet.
+    pub(super) fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. })
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
@@ -77,7 +82,7 @@ impl Peer {
 impl Pusher {
     pub(super) fn frame(&mut self, frame: Frame) {
         self.peer.last_heard = Some(self.now);
-        let greeting = matches!(self.peer.phase, Phase::Greeting { .. });
+        let greeting = self.peer.is_greeting();
         let greeted = greeting || self.peer.is_ready();
         match frame {
             _ if self.peer.phase == Phase::Refused => {}
@@ -86,6 +91,7 @@ impl Pusher {
             Frame::Seen(rows) if greeted => self.told(rows),
             Frame::Ready(hash) if greeting => self.ready(hash),
             Frame::Moving(moves) if greeted => self.beta_moves = moves,
+            Frame::Folds(folds) if greeting => self.mind_twins(folds),
             Frame::Noted(batch) if greeted => self.batches.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
                 self.swept(Side::Beta, &[id]);
@@ -260,6 +266,9 @@ impl Pusher {
             _ => {
                 self.peer.phase = Phase::Ready;
                 self.last_proof = None;
+                for (batch, rows) in std::mem::take(&mut self.unannounced) {
+                    self.announce(batch, &rows);
+                }
                 self.due.extend(self.unsettled());
                 // What was held may not be there any more.
                 self.due.extend(self.holds.paths());
@@ -286,6 +295,13 @@ impl Pusher {
         self.actions.push(Action::Send(Frame::TellAll));
     }
 
+    fn mind_twins(&mut self, beta_folds: bool) {
+        self.beta_folds = beta_folds;
+        if self.beta_folds || self.setup.folds {
+            self.trees.mind_twins();
+        }
+    }
+
     /// Compares the receiver's set hash after a sweep with what is known here. While changes are on
     /// their way they may differ; at rest they must not.
     fn check_hash(&mut self, hash: SetHash) {
@@ -305,6 +321,7 @@ impl Pusher {
         self.peer.phase = Phase::Away;
         self.beta_moves = false;
         self.batches.unlink();
+        self.unannounced.clear();
         self.due.clear();
         self.undecided.clear();
         self.last_proof = None;

@@ -161,6 +161,14 @@ pub(super) fn problem_of(path: &RelPath, hold: &Hold) -> Problem {
             "changed on both sides, and the settings leave such a conflict to you; both versions stay as they are".into(),
             decide(path),
         ),
+        Hold::Twin(side, twin) => (
+            "held.twin".into(),
+            format!(
+                "not brought to the {}, whose volume does not tell it from \"{twin}\", which is there",
+                side_name(*side).name()
+            ),
+            "rename one of the two".into(),
+        ),
         Hold::NoCopyName => (
             "held.name".into(),
             "changed on both sides, and the path is too long for a conflict copy; both versions stay".into(),

@@ -59,6 +59,7 @@ impl Bench {
     fn new(base: &[(&str, &str, u64)], seen: &[(&str, &str)]) -> Self {
         let now = Instant::now();
         let setup = Setup {
+            folds: false,
             limits: Limits::default(),
             conflicts: ConflictRules::default(),
             node: "vm".into(),
@@ -512,6 +513,79 @@ fn a_flush_waits_for_both_sweeps_and_for_what_they_found() {
     assert!(!answered(&bench), "its row is not durable here");
     bench.committed();
     assert!(answered(&bench));
+}
+
+/// The notes of the last commit that was asked for.
+fn last_notes(bench: &Bench) -> Notes {
+    let notes = bench.done.iter().rev().find_map(|action| match action {
+        Action::Commit { notes, .. } => Some(notes.clone()),
+        _ => None,
+    });
+    notes.unwrap()
+}
+
+#[test]
+fn a_batch_counts_as_open_while_its_own_rows_are_being_stored() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    let batch = bench.pushed()[0].number;
+    bench.on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])));
+    assert!(last_notes(&bench).resolved < batch);
+}
+
+#[test]
+fn each_frame_of_rows_has_to_be_noted() {
+    let mut batches = Batches::default();
+    batches.announced(Gen(3));
+    batches.announced(Gen(3));
+    batches.noted(Gen(3));
+    assert_eq!(batches.first_open(), Some(Gen(3)));
+    batches.noted(Gen(3));
+    assert_eq!(batches.first_open(), None);
+    batches.noted(Gen(3));
+}
+
+#[test]
+fn rows_that_became_durable_during_a_greeting_are_told_after_it() {
+    let mut bench = Bench::new(&[], &[]);
+    let seen = vec![is("a", "1")];
+    bench.swept().greeted(vec![], seen.clone(), hash_of(&seen));
+    let batch = bench.pusher.notes.last_batch;
+    bench
+        .on(Event::Unlinked("cut".into()))
+        .on(Event::Linked)
+        .hello(Some(OURS))
+        .on(Event::Applied(batch, vec![Outcome::Done]));
+    let told = |bench: &Bench| {
+        let agreed = |frame: &&Frame| matches!(frame, Frame::Agreed(of, _) if *of == batch);
+        bench.sent().iter().any(agreed)
+    };
+    assert!(!told(&bench), "the receiver expects no rows now");
+    bench
+        .on(Event::Frame(Frame::Seen(seen.clone())))
+        .on(Event::Frame(Frame::Ready(hash_of(&seen))));
+    assert!(told(&bench));
+}
+
+#[test]
+fn what_a_conflict_swallowed_is_planned_when_it_is_settled() {
+    let mut bench = Bench::new(&[("a/x", "0", 1)], &[("a/x", "0")]);
+    bench.on(Event::Observed(vec![(path("a/x"), Sight::Absent)]));
+    bench.pusher.peer.link(bench.now);
+    bench
+        .pusher
+        .trees
+        .observe(Side::Beta, path("a/x"), Sight::Absent);
+    bench.pusher.due.clear();
+    let row = BaseRow {
+        entry: Some(file("1")),
+        batch: Gen(2),
+    };
+    bench.pusher.settle(&path("a"), row);
+    assert!(bench.pusher.due.contains(&path("a/x")));
 }
 
 mod liar;

@@ -45,6 +45,7 @@ impl Bench {
             version: "0".into(),
             pair: PairId([3; 16]),
             peer: "vm".into(),
+            folds: false,
             peer_address: "127.0.0.1:1".into(),
             interval: Duration::from_secs(30),
         };

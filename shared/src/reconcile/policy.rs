@@ -21,6 +21,9 @@ pub struct Policy<'a> {
     pub conflicts: &'a ConflictRules,
     /// What a person, or a merge, decided.
     pub decisions: &'a Decisions,
+    /// Whether the volumes of the pusher and of the receiver fold case or normalization. Needs
+    /// [`crate::tree::Trees::mind_twins`].
+    pub folds: [bool; 2],
 }
 
 /// What becomes of a conflict.

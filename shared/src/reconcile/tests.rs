@@ -51,6 +51,7 @@ pub(super) fn policy(mode: Mode, primary: Side) -> Policy<'static> {
         },
         conflicts: &RULES,
         decisions: &NOTHING_DECIDED,
+        folds: [false; 2],
     }
 }
 

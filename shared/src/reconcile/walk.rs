@@ -1,6 +1,6 @@
 //! The walk over the unsettled paths: rules R0 to R4, and what directories add to the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::conflict;
@@ -30,6 +30,7 @@ pub fn reconcile(
         plan: Plan::default(),
         steps: Steps::default(),
         coming: BTreeSet::new(),
+        twins: BTreeMap::new(),
     };
     walk.visit(0..walk.paths.len());
     let Walk {
@@ -163,6 +164,8 @@ pub(super) struct Walk<'a> {
     pub(super) steps: Steps,
     /// Directories that this plan makes, or makes if something in them stays.
     coming: BTreeSet<(Side, RelPath)>,
+    /// Names that this plan makes and that have a twin on the other side, by their folded keys.
+    twins: BTreeMap<(Side, String), RelPath>,
 }
 
 impl Walk<'_> {
@@ -328,6 +331,11 @@ impl Walk<'_> {
             }
             Some(leaf) if was_dir => self.plan_subtree_replacement(path, side, leaf),
             Some(new) => {
+                if old.is_none()
+                    && let Some(left) = self.plan_twin(side, path)
+                {
+                    return left;
+                }
                 if old.is_none() && !self.parent_is_there(side, path) {
                     // Planned again when the directory above has been made.
                     self.plan.undecided.push(path.clone());
@@ -344,6 +352,42 @@ impl Walk<'_> {
                 Left::BOTH.and(self.visit(inside))
             }
         }
+    }
+
+    /// Says what becomes of a name that `side` would not tell from another one: it waits until the other
+    /// one has gone, or for a person. The name that is there already keeps its place.
+    fn plan_twin(&mut self, side: Side, path: &RelPath) -> Option<Left> {
+        if !self.policy.folds[side as usize] {
+            return None;
+        }
+        let unknown = Left {
+            unknown: true,
+            ..Left::only(side.other())
+        };
+        if let Some(twin) = self.trees.twin(side, path) {
+            let agreed = self.trees.agreed(&twin).cloned();
+            let goes = agreed.is_some()
+                && self.trees.sight(side, &twin) == Sight::from(agreed)
+                && self.trees.sight(side.other(), &twin) == Sight::Absent;
+            if goes || (self.busy)(&twin) {
+                self.plan.undecided.push(path.clone());
+                return Some(unknown);
+            }
+            self.hold(path, Hold::Twin(side, twin));
+            return Some(Left::BOTH);
+        }
+        if let Some(twin) = self.trees.twin(side.other(), path) {
+            if (self.busy)(&twin) {
+                self.plan.undecided.push(path.clone());
+                return Some(unknown);
+            }
+            if let Some(first) = self.twins.get(&(side, path.folded_key())).cloned() {
+                self.hold(path, Hold::Twin(side, first));
+                return Some(Left::BOTH);
+            }
+            self.twins.insert((side, path.folded_key()), path.clone());
+        }
+        None
     }
 
     /// Plans a directory that one side deleted: it goes when nothing in it stays.

@@ -330,6 +330,8 @@ fn golden() -> Vec<Golden> {
         }),
         "chunks-gone" => Frame::ChunksGone,
         "moving" => Frame::Moving(true),
+        "folds" => Frame::Folds(true),
+        "sweep-deep" => Frame::SweepDeep(7),
     }
 }
 
@@ -407,7 +409,7 @@ fn every_kind_has_a_fixture_under_its_name() {
     );
     assert_eq!(
         known,
-        (1..=25).collect(),
+        (1..=27).collect(),
         "a kind's number is never used again"
     );
     for golden in golden() {
@@ -432,7 +434,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                 }
                 Err(refused @ FrameRefused::UnknownKind(_)) => {
                     assert!(
-                        kind == 0 || (26..OPTIONAL_FROM).contains(&kind),
+                        kind == 0 || (28..OPTIONAL_FROM).contains(&kind),
                         "{kind} is known"
                     );
                     let sentence = format!(
@@ -441,7 +443,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                     );
                     assert_eq!(refused.to_string(), sentence);
                 }
-                other => assert!((1..=25).contains(&kind), "kind {kind}: {other:?}"),
+                other => assert!((1..=27).contains(&kind), "kind {kind}: {other:?}"),
             }
         }
     }

@@ -30,10 +30,16 @@ impl Volume {
         Some(Self { at: at.to_owned() })
     }
 
-    /// Makes it read-only, or writable again.
-    pub(crate) fn set_read_only(&self, yes: bool) {
-        let options = if yes { "remount,ro" } else { "remount,rw" };
-        let answer = run("mount", ["-o", options, self.at.to_str().unwrap()]);
+    /// Takes it away from its place, also while somebody uses it.
+    pub(crate) fn unmount_lazily(&self) {
+        let answer = run("umount", ["-l", self.at.to_str().unwrap()]);
+        assert_eq!(answer.code, 0, "{answer:#?}");
+    }
+
+    /// Puts it back to its place. Nobody may hold it any more.
+    pub(crate) fn mount_again(&self, image: &Path) {
+        let [image, at] = [image, &self.at].map(|path| path.to_str().unwrap());
+        let answer = run("mount", ["-o", "loop", image, at]);
         assert_eq!(answer.code, 0, "{answer:#?}");
     }
 }

@@ -188,3 +188,59 @@ fn the_copy_of_a_directory_takes_its_place() {
         ">-d/y >-d/s/z >-d/s >d/new:3 >d/x:2 >-d~/x >-d~/new >-d~"
     );
 }
+
+/// A plan for a receiver, or a pusher, whose volume folds names.
+fn plan_folding(trees: &mut Trees, folds: [bool; 2]) -> String {
+    trees.mind_twins();
+    let policy = Policy {
+        folds,
+        ..policy(Mode::TwoWaySafe, Side::Alpha)
+    };
+    show(&reconcile(trees, &unsettled(trees), &|_| false, &policy))
+}
+
+#[test]
+fn names_that_a_volume_does_not_tell_apart_are_held() {
+    let to_beta = [false, true];
+    let check = |base: &str, alpha: &str, beta: &str, folds, expected: &str| {
+        let mut trees = trees(base, alpha, beta);
+        assert_eq!(
+            plan_folding(&mut trees, folds),
+            expected,
+            "{base} | {alpha} | {beta}"
+        );
+    };
+    // Who is there already keeps the name; of two new ones the first.
+    check("A.md:1", "A.md:1 a.md:2", "A.md:1", to_beta, "?a.md");
+    check("a.md:1", "A.md:2 a.md:1", "a.md:1", to_beta, "?A.md");
+    check(".", "A.md:1 a.md:2 b:3", ".", to_beta, ">A.md:1 >b:3 ?a.md");
+    check(
+        "A.md:1",
+        "A.md:1 a.md:2",
+        "A.md:1",
+        [false, false],
+        ">a.md:2",
+    );
+    // Composed and decomposed.
+    check(
+        "\u{e9}:1",
+        "e\u{301}:2 \u{e9}:1",
+        "\u{e9}:1",
+        to_beta,
+        "?e\u{301}",
+    );
+    // A directory is held with all that is in it.
+    check("D/x:1", "D/x:1 d/y:2", "D/x:1", to_beta, "?d");
+    // The other way round.
+    check("A:1", "A:1", "A:1 a:2", [true, false], "?a");
+    // What is held here is a name elsewhere.
+    check("A/x:1", "A/x:1 b/X:2", "A/x:1", to_beta, ">b/ >b/X:2");
+}
+
+#[test]
+fn a_rename_that_changes_only_case_first_makes_way() {
+    let mut first = trees("A.md:1", "a.md:1", "A.md:1");
+    assert_eq!(plan_folding(&mut first, [false, true]), ">-A.md");
+    let mut then = trees(".", "a.md:1", ".");
+    assert_eq!(plan_folding(&mut then, [false, true]), ">a.md:1");
+}

@@ -202,7 +202,8 @@ impl Passthrough {
     fn change(
         &self,
         number: INodeNo,
-        (mode, owner, size): (Option<u32>, (Option<u32>, Option<u32>), Option<u64>),
+        [mode, user, group]: [Option<u32>; 3],
+        size: Option<u64>,
         times: [Option<TimeOrNow>; 2],
     ) -> Result<FileAttr> {
         let inode = self.inode(number)?;
@@ -211,8 +212,8 @@ impl Passthrough {
             let mode = Mode::from_raw_mode(mode & 0o7777);
             chmodat(CWD, &by_handle, mode, AtFlags::empty()).map_err(errno)?;
         }
-        if owner != (None, None) {
-            let (user, group) = (owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
+        if user.is_some() || group.is_some() {
+            let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
             chownat(CWD, &by_handle, user, group, AtFlags::empty()).map_err(errno)?;
         }
         if let Some(size) = size {
@@ -393,7 +394,7 @@ impl Filesystem for Passthrough {
         reply: ReplyAttr,
     ) {
         attributes(
-            self.change(number, (mode, (uid, gid), size), [atime, mtime]),
+            self.change(number, [mode, uid, gid], size, [atime, mtime]),
             reply,
         );
     }

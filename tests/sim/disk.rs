@@ -1,0 +1,233 @@
+//! One side's simulated disk: the volume and the index, which survive, and what a process keeps in
+//! memory about them. Opening is `disk::Replica::open`, with what it mends after a crash.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use disk::{Report, Stored};
+use shared::ignore::{RULES_FILE, Rules};
+use shared::path::RelPath;
+use shared::tree::{Base, BaseRow, Entry, Sight};
+use shared::wire::{AgreedRow, IndexId};
+
+use crate::defect::Defect;
+use crate::index::{Index, SeenChange};
+use crate::seen::{Seen, Slot};
+use crate::volume::{IntentRow, Line, Place, Volume};
+
+/// A disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) volume: Volume,
+    pub(crate) index: Index,
+    pub(crate) index_is_new: bool,
+    pub(crate) defect: Option<Defect>,
+    /// Everything below lives as long as the process.
+    pub(crate) seen: Seen,
+    pub(crate) rules: Rules,
+    pub(crate) rules_are_new: bool,
+    /// Who applies now.
+    pub(crate) applying: bool,
+    pub(crate) reports: VecDeque<Report>,
+}
+
+impl Disk {
+    /// Makes an empty disk.
+    pub(crate) fn new(id: IndexId, defect: Option<Defect>) -> Self {
+        Self {
+            volume: Volume::default(),
+            index: Index::new(id),
+            index_is_new: true,
+            defect,
+            seen: Seen::default(),
+            rules: Rules::default(),
+            rules_are_new: true,
+            applying: false,
+            reports: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
+
+    /// Opens it after a start: ends what a crash left half done, and loads the index.
+    pub(crate) fn open(&mut self) -> Stored {
+        self.index.crash();
+        let is_new = std::mem::replace(&mut self.index_is_new, false);
+        if !is_new {
+            self.recover_intent();
+        }
+        self.recover_stage();
+        self.drop_orphans();
+        self.seen = Seen::new(&self.index.seen, &self.index.base);
+        self.seen.believes_all = self.has(Defect::LookBelievesAll);
+        self.rules = Rules::parse(&self.index.notes.ignore).unwrap_or_default();
+        self.rules_are_new = true;
+        self.applying = false;
+        self.reports.clear();
+        Stored {
+            base: self.index.base.clone(),
+            seen_known: self
+                .index
+                .seen
+                .iter()
+                .map(|(path, row)| (path.clone(), row.entry.clone()))
+                .collect(),
+            index: self.index.id,
+            index_is_new: is_new,
+            notes: self.index.notes.clone(),
+        }
+    }
+
+    /// Takes out stored rows that lie in no stored directory.
+    fn drop_orphans(&mut self) {
+        let dirs: BTreeSet<RelPath> = self
+            .index
+            .seen
+            .iter()
+            .filter(|(_, row)| row.entry.is_dir())
+            .map(|(path, _)| path.clone())
+            .collect();
+        self.index
+            .seen
+            .retain(|path, _| path.ancestors().all(|above| dirs.contains(&above)));
+    }
+
+    /// Records what the last batch before a crash put in place (`disk::apply::intent`).
+    fn recover_intent(&mut self) {
+        let Some(intent) = self.volume.intent().cloned() else {
+            return;
+        };
+        let unrecorded: Vec<AgreedRow> = intent
+            .rows
+            .iter()
+            .filter(|row| {
+                let recorded = self
+                    .index
+                    .base
+                    .get(&row.path)
+                    .is_some_and(|known| known.batch >= intent.batch);
+                !recorded && self.is_in_place(row)
+            })
+            .map(|row| {
+                let agreed = BaseRow {
+                    entry: row.make.clone(),
+                    batch: intent.batch,
+                };
+                (row.path.clone(), agreed)
+            })
+            .collect();
+        if unrecorded.is_empty() {
+            return;
+        }
+        // The crash came before the directories were durable.
+        self.volume.sync_all();
+        let mut notes = self.index.notes.clone();
+        notes.last_batch = notes.last_batch.max(intent.batch);
+        let forget = self.has(Defect::TombstonesEarly);
+        self.index.write(Vec::new(), &unrecorded, notes, forget);
+    }
+
+    fn is_in_place(&self, row: &IntentRow) -> bool {
+        match (&row.make, self.volume.node(&row.path)) {
+            (None, None) => true,
+            (Some(Entry::Dir), Some((_, inode))) => inode.entry.is_dir(),
+            (Some(Entry::File { exec, .. }), Some((ino, inode))) if row.changes_bit.is_some() => {
+                let has_bit = matches!(inode.entry, Entry::File { exec: now, .. } if now == *exec);
+                row.changes_bit == Some((ino, inode.mtime)) && has_bit
+            }
+            (Some(_), Some((ino, _))) => row.staged == Some(ino),
+            _ => false,
+        }
+    }
+
+    /// Clears the stage; what was displaced and not yet kept is kept now (`disk::apply::recover`).
+    fn recover_stage(&mut self) {
+        for (id, ino) in self.volume.staged() {
+            let place = Place::Stage(id);
+            let displaced = self
+                .volume
+                .line(id)
+                .is_some_and(|line| line.staged != Some(ino));
+            if !displaced || self.has(Defect::StageEmptied) {
+                self.volume.remove(place);
+                continue;
+            }
+            let kept = if self.volume.at(&Place::Kept(id)).is_none() {
+                id
+            } else {
+                self.volume.new_id()
+            };
+            self.volume.append([Line {
+                id: kept,
+                staged: None,
+            }]);
+            self.volume.sync_lines();
+            self.volume.rename(&place, &Place::Kept(kept));
+            self.volume.sync_dirs(&[crate::volume::Dir::Kept]);
+        }
+    }
+
+    /// Makes base rows durable (`disk::Replica::commit`).
+    pub(crate) fn commit(&mut self, rows: &[AgreedRow], notes: disk::Notes) {
+        let stored = &self.index.notes;
+        let notes = disk::Notes {
+            resolved: notes.resolved.max(stored.resolved),
+            last_batch: notes.last_batch.max(stored.last_batch),
+            ..notes
+        };
+        let forget = self.has(Defect::TombstonesEarly);
+        self.index.write(Vec::new(), rows, notes, forget);
+    }
+
+    /// Stores and reports what was told.
+    pub(crate) fn tell(&mut self, rows: Vec<SeenChange>, sights: Vec<(RelPath, Sight)>) {
+        self.index.write_seen(rows);
+        if !sights.is_empty() {
+            self.reports.push_back(Report::Observed(sights));
+        }
+    }
+
+    /// Reads the rules' file: its content's hash with its text, as far as it is one of `texts`.
+    pub(crate) fn rules_file(&self, texts: &[&str]) -> Option<disk::RulesFile> {
+        let path = RelPath::parse(RULES_FILE).ok()?;
+        let (_, inode) = self.volume.node(&path)?;
+        let Entry::File { content, .. } = &inode.entry else {
+            return None;
+        };
+        let text = texts
+            .iter()
+            .find(|text| shared::hash::ContentHash::of_bytes(text.as_bytes()) == *content);
+        Some(disk::RulesFile {
+            content: *content,
+            // Any other content is the mark of a torn file, and that is empty.
+            text: Ok((*text.unwrap_or(&"")).to_owned()),
+        })
+    }
+
+    /// Returns the tree as it was last seen.
+    pub(crate) fn seen_tree(&self) -> BTreeMap<RelPath, Entry> {
+        self.seen
+            .entries()
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// Returns what the index says that both sides agreed on.
+    pub(crate) fn agreed(&self) -> BTreeMap<RelPath, Entry> {
+        entries(&self.index.base)
+    }
+
+    pub(crate) fn see(&mut self, path: RelPath, slot: Option<Slot>) {
+        match slot {
+            Some(slot) => self.seen.insert(path, slot),
+            None => drop(self.seen.remove(&path)),
+        }
+    }
+}
+
+fn entries(base: &Base) -> BTreeMap<RelPath, Entry> {
+    base.iter()
+        .filter_map(|(path, row)| Some((path.clone(), row.entry.clone()?)))
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! Runs of many seeds, replays of one, and the seeds that found something once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::defect::Defect;
+use crate::history::{Failure, play};
+use crate::script::Script;
+use crate::shrink::shrink;
+
+/// Seeds that an ordinary test run plays.
+const SEEDS: u64 = 4000;
+/// Within so many seeds a defect has to be found.
+const DEFECT_SEEDS: u64 = 20_000;
+/// Seeds of histories that failed once, one a line.
+const FOUND: &str = include_str!("../fixtures/sim-seeds.txt");
+
+/// Says everything about a failing seed that helps to find out why.
+fn report(seed: u64, script: &Script, failure: &Failure, defect: Option<Defect>) -> String {
+    let (short, failure) = shrink(script, failure.clone(), defect);
+    let lines: Vec<String> = short
+        .lines
+        .iter()
+        .map(|line| format!("  {:?}", line.act))
+        .collect();
+    format!(
+        "seed {seed} ({:?}): {}\nshrunk from {} lines to {}:\n{}\nreplay it with\n  \
+         LAYER_SYNC_SIM_SEED={seed} cargo test -p tests --test sim replay -- --nocapture\n",
+        short.mode,
+        failure.what,
+        script.lines.len(),
+        short.lines.len(),
+        lines.join("\n")
+    )
+}
+
+/// Plays seeds on some threads; returns the lowest one that fails.
+fn play_all(
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+    defect: Option<Defect>,
+) -> Option<(u64, Failure)> {
+    let next = AtomicU64::new(seeds.start);
+    let end = AtomicU64::new(seeds.end);
+    let work = || {
+        let mut found: Option<(u64, Failure)> = None;
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end.load(Ordering::Relaxed) {
+                return found;
+            }
+            if let Err(failure) = play(&Script::of_seed(seed), defect, false) {
+                end.fetch_min(seed, Ordering::Relaxed);
+                if found.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+                    found = Some((seed, failure));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running
+            .into_iter()
+            .filter_map(|thread| thread.join().expect("no panic in a history"))
+            .min_by_key(|(seed, _)| *seed)
+    })
+}
+
+fn asked_seeds() -> (std::ops::Range<u64>, usize) {
+    let Ok(asked) = std::env::var("LAYER_SYNC_SIM_SEEDS") else {
+        return (0..SEEDS, 1);
+    };
+    let number = |text: &str| {
+        text.parse()
+            .expect("LAYER_SYNC_SIM_SEEDS is a count or START..END")
+    };
+    let seeds = match asked.split_once("..") {
+        Some((start, end)) => number(start)..number(end),
+        None => 0..number(&asked),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (seeds, threads)
+}
+
+#[test]
+fn seeds() {
+    let (seeds, threads) = asked_seeds();
+    let (count, began) = (seeds.end - seeds.start, Instant::now());
+    let found = play_all(seeds, threads, None);
+    if let Some((seed, failure)) = found {
+        panic!("{}", report(seed, &Script::of_seed(seed), &failure, None));
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{count} histories in {took:.1} s: {:.0} a second on {threads} threads",
+        count as f64 / took
+    );
+}
+
+#[test]
+fn seeds_that_failed_once() {
+    for line in FOUND.lines() {
+        let text = line.split('#').next().unwrap_or_default().trim();
+        if text.is_empty() {
+            continue;
+        }
+        let seed = text.parse().expect("a seed, then a comment");
+        let script = Script::of_seed(seed);
+        if let Err(failure) = play(&script, None, false) {
+            panic!("{}", report(seed, &script, &failure, None));
+        }
+    }
+}
+
+#[test]
+fn replay() {
+    let Ok(seed) = std::env::var("LAYER_SYNC_SIM_SEED") else {
+        return;
+    };
+    let seed = seed.parse().expect("LAYER_SYNC_SIM_SEED is a number");
+    let script = Script::of_seed(seed);
+    if let Err(failure) = play(&script, None, false) {
+        let (short, _) = shrink(&script, failure.clone(), None);
+        drop(play(&short, None, true));
+        panic!("{}", report(seed, &script, &failure, None));
+    }
+}
+
+#[test]
+fn a_seed_is_one_history() {
+    for seed in 0..50 {
+        let script = Script::of_seed(seed);
+        assert_eq!(
+            play(&script, None, false),
+            play(&script, None, false),
+            "{seed}"
+        );
+    }
+}
+
+macro_rules! caught {
+    ($($name:ident: $defect:ident),* $(,)?) => { $(
+        #[test]
+        fn $name() {
+            let found = play_all(0..DEFECT_SEEDS, 1, Some(Defect::$defect));
+            let (seed, failure) = found.expect("the defect is found");
+            assert_eq!(play(&Script::of_seed(seed), None, false).err(), None, "without it");
+            println!("found by seed {seed}: {}", failure.what);
+        }
+    )* };
+}
+
+caught! {
+    base_recorded_before_the_data_is_durable: BaseBeforeData,
+    rename_instead_of_exchange: RenameInsteadOfExchange,
+    absence_inferred_from_an_unreadable_folder: AbsenceFromUnreadable,
+    acknowledged_before_durable: AckBeforeDurable,
+    intent_not_written: NoIntent,
+    tombstones_forgotten_early: TombstonesEarly,
+    content_not_verified: UnverifiedContent,
+    nothing_synced_before_agreeing: NoSyncBeforeAgreeing,
+    displaced_files_not_kept: NotKept,
+    looks_that_believe_everything: LookBelievesAll,
+    stage_emptied_after_a_crash: StageEmptied,
+    content_given_before_it_is_durable: GivenBeforeDurable,
+    directories_not_synced: DirectoriesNotSynced,
+}
