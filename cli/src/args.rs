@@ -102,6 +102,9 @@ pub(crate) enum Verb {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Look at rights, watches, room, clock, index, marker, link and peer; say how to mend what is
+    /// wrong; exit 4 with warnings, 5 when something stops the sync
+    Doctor(Doctor),
     /// Look at both trees and compare them
     Verify {
         /// Read every file on both sides, and find what a disk has spoilt
@@ -160,6 +163,16 @@ pub(crate) struct Status {
     /// One line
     #[arg(long, conflicts_with = "check")]
     pub(crate) short: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// Mend what is safe: rights of the node's own files, what a dead daemon left, missing parts of
+    /// the private folder; never a file of the tree
+    #[arg(long)]
+    pub(crate) fix: bool,
     #[command(flatten)]
     pub(crate) shown: Shown,
 }
@@ -252,6 +265,8 @@ mod tests {
         check("layer-sync resolve p", false);
         check("layer-sync confirm 1a2b3c4d --undo --json", true);
         check("layer-sync confirm", false);
+        check("layer-sync doctor --fix --json", true);
+        check("layer-sync doctor --home h", true);
         check("layer-sync promote", false);
     }
 

@@ -134,10 +134,15 @@ impl Paint {
             Health::Degraded | Health::Held => 33,
             Health::Halted => 31,
         };
+        self.word(name, colour)
+    }
+
+    /// Writes a word in a colour of the terminal.
+    pub(crate) fn word(self, word: &str, colour: u8) -> String {
         if self.on {
-            format!("\x1b[1;{colour}m{name}\x1b[0m")
+            format!("\x1b[1;{colour}m{word}\x1b[0m")
         } else {
-            name.to_owned()
+            word.to_owned()
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 pub(crate) mod decide;
+mod doctor;
 mod events;
 mod make;
 mod show;
@@ -39,6 +40,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Receiver => daemon(caller, NodeSide::Receiver),
         Verb::Status(wish) => status::status(caller, &wish),
         Verb::Flush { timeout, shown } => compare::flush(caller, timeout, shown),
+        Verb::Doctor(wish) => doctor::doctor(caller, &wish),
         Verb::Verify { deep, shown } => compare::verify(caller, deep, shown),
         Verb::Plan(shown) => show::plan(caller, shown),
         Verb::Why(on) => show::why(caller, &on),

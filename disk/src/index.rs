@@ -11,6 +11,7 @@
 //! What looks find is written without waiting for the disk; it becomes durable with the next base
 //! rows. A file that cannot be read is moved aside, never repaired or deleted.
 
+pub(crate) mod examine;
 mod table;
 
 use std::collections::{BTreeMap, HashSet};

@@ -12,6 +12,7 @@
 //! All of it is synchronous and may be called by several threads at once. What becomes true on the
 //! disk is told through one [`Sink`], in the order in which it became true.
 
+pub mod examine;
 pub mod looks;
 pub mod quiet;
 pub mod watch;

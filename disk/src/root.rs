@@ -10,7 +10,7 @@
 //! | `kept/` | content that was displaced from it |
 //! | `snapshots/` | committed states of databases in use, for the givers; emptied at every start |
 
-mod marker;
+pub(crate) mod marker;
 
 use std::fmt;
 use std::fs::File;
@@ -29,8 +29,8 @@ use crate::{fingerprint, handle};
 use marker::MARKER;
 
 const LOCK: &str = "lock";
-const STAGE: &str = "stage";
-const KEPT: &str = "kept";
+pub(crate) const STAGE: &str = "stage";
+pub(crate) const KEPT: &str = "kept";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// The identity of a replica: chosen when a root is opened for the first time, and written into its
@@ -248,7 +248,7 @@ pub(crate) fn is_root(dir: impl AsFd) -> bool {
         .is_ok_and(|private| matches!(handle::stat_at(private, MARKER), Ok(Some(_))))
 }
 
-fn refuse_nested(root: &Path) -> Result<(), OpenRefused> {
+pub(crate) fn refuse_nested(root: &Path) -> Result<(), OpenRefused> {
     let outer = root
         .ancestors()
         .skip(1)

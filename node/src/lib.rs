@@ -5,6 +5,7 @@
 
 mod control;
 mod daemon;
+pub mod doctor;
 mod failure;
 mod logs;
 mod measure;

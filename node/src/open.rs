@@ -130,7 +130,7 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
     })
 }
 
-fn lock(home: &Home) -> Result<File, Failure> {
+pub(crate) fn lock(home: &Home) -> Result<File, Failure> {
     let path = home.lock_file();
     let file = OpenOptions::new()
         .create(true)
@@ -159,7 +159,7 @@ fn lock(home: &Home) -> Result<File, Failure> {
 }
 
 /// Returns the replica that the root must be: none at the first start.
-fn expected_replica(home: &Home) -> Result<Option<ReplicaId>, Failure> {
+pub(crate) fn expected_replica(home: &Home) -> Result<Option<ReplicaId>, Failure> {
     let file = root_note(home);
     let unreadable = |error: &dyn std::fmt::Display| {
         let text = format!(

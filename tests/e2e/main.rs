@@ -25,6 +25,7 @@ mod crash;
 mod daemons;
 mod deaf;
 mod decide;
+mod doctor;
 mod full;
 mod guard;
 mod held;

@@ -11,7 +11,11 @@ const CUPBOARDS: [&str; 7] = [
     "util", "utils", "helper", "helpers", "common", "misc", "stuff",
 ];
 /// The only sources that ask which system they are built for.
-const SYSTEM_SWITCHES: [&str; 2] = ["disk/src/volume.rs", "node/src/measure.rs"];
+const SYSTEM_SWITCHES: [&str; 3] = [
+    "disk/src/volume.rs",
+    "node/src/doctor/machine.rs",
+    "node/src/measure.rs",
+];
 /// The people in examples.
 const PEOPLE: [&str; 3] = ["", "me", "my"];
 

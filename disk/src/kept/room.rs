@@ -90,7 +90,8 @@ pub(crate) fn is_full(error: Errno) -> bool {
     [Errno::NOSPC, Errno::DQUOT].contains(&error)
 }
 
-fn floor(total: u64) -> u64 {
+/// Returns the floor of a volume of `total` bytes.
+pub(crate) fn floor(total: u64) -> u64 {
     (total / FLOOR_SHARE).max(FLOOR_BYTES.min(total / FLOOR_SHARE_MAX))
 }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{ReplicaId, replace_private};
 use crate::{fingerprint, handle};
 
-pub(super) const MARKER: &str = "marker";
+pub(crate) const MARKER: &str = "marker";
 /// Version 1 had no stamp.
 const VERSION: u32 = 2;
 /// A marker is a line; whatever is longer is none.
@@ -39,16 +39,16 @@ struct Text {
 }
 
 /// What a marker says.
-pub(super) struct Marker {
+pub(crate) struct Marker {
     /// The replica's id as text.
-    pub(super) replica: String,
-    pub(super) stamp: u64,
-    pub(super) print: Print,
+    pub(crate) replica: String,
+    pub(crate) stamp: u64,
+    pub(crate) print: Print,
 }
 
 /// What tells without reading that a marker is the one that was read or written last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Print {
+pub(crate) struct Print {
     inode: u64,
     len: u64,
     mtime_ns: i64,
@@ -65,7 +65,7 @@ impl Print {
 }
 
 /// Reads a marker; `None` when there is none.
-pub(super) fn read(private: &OwnedFd) -> io::Result<Option<Marker>> {
+pub(crate) fn read(private: &OwnedFd) -> io::Result<Option<Marker>> {
     let (file, stat) = match handle::open_file(private, MARKER) {
         Ok(opened) => opened,
         Err(Errno::NOENT) => return Ok(None),
@@ -88,13 +88,13 @@ pub(super) fn read(private: &OwnedFd) -> io::Result<Option<Marker>> {
 }
 
 /// Looks at a marker without reading it; `None` when there is none.
-pub(super) fn print(private: &OwnedFd) -> Result<Option<Print>, Errno> {
+pub(crate) fn print(private: &OwnedFd) -> Result<Option<Print>, Errno> {
     let stat = handle::stat_at(private, MARKER)?;
     Ok(stat.map(|stat| Print::of(&stat)))
 }
 
 /// Writes a marker, durably.
-pub(super) fn write(private: &OwnedFd, replica: ReplicaId, stamp: u64) -> io::Result<Print> {
+pub(crate) fn write(private: &OwnedFd, replica: ReplicaId, stamp: u64) -> io::Result<Print> {
     let text = Text {
         version: VERSION,
         replica: replica.to_string(),
