@@ -86,7 +86,10 @@ fn a_sweep_that_failed_is_owed() {
     let asked = looks.ask_sweep();
     assert!(is_sweep(&looks.poll(now)));
     looks.sweep_failed(now);
-    assert!(looks.poll(now).is_none(), "not at once: it would fail again");
+    assert!(
+        looks.poll(now).is_none(),
+        "not at once: it would fail again"
+    );
     let later = looks.next().unwrap();
     assert!(later <= now + Duration::from_secs(1));
     assert!(is_sweep(&looks.poll(later)));
