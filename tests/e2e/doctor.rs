@@ -199,6 +199,8 @@ fn a_folder_that_is_not_the_one() {
     let (root, away) = (pair.pusher.root.clone(), pair.scratch().join("away"));
     fs::rename(&root, &away).unwrap();
     fs::create_dir(&root).unwrap();
+    // What happens in the folder that is gone is a hint, so that the next sweep need not be waited for.
+    write(&away, "b", "2");
     pair.pusher.problem("halted.root");
     let answer = examine(&pair.pusher, 5);
     expect(&answer, "marker", "wrong", "no marker", "confirm root`");

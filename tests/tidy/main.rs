@@ -2,6 +2,7 @@
 
 mod house;
 mod lock;
+mod manual;
 mod repository;
 mod shipped;
 mod sources;

@@ -186,7 +186,7 @@ fn index_check(case: &Case<'_>, index: Option<IndexFound>, marker: Option<&Marke
     let file = case.home.state_dir().join("index.redb");
     let united = "The two trees are united then, and nothing is deleted.";
     match index {
-        None => Check::ok(NAME, "The daemon has it open."),
+        None => Check::ok(NAME, "The daemon has it open, so it was not read."),
         Some(IndexFound::Sound { stamp, .. })
             if marker.is_some_and(|marker| marker.stamp > stamp + 1) =>
         {
