@@ -58,6 +58,8 @@ fn what_is_no_file_is_reported_and_others_go_on() {
         let _socket = UnixListener::bind(root.join("dir/socket")).unwrap();
         write(root, "dir/after.md", "1");
         write(root, "dir/before.md", "2");
+        // Beside it, so that nobody takes the tree for emptied.
+        write(root, "beside.md", "3");
         let answer = pair.pusher.ask(["flush"]).exits(4);
         assert!(
             answer.stdout.contains("dir/pipe") && answer.stdout.contains("dir/socket"),

@@ -235,7 +235,14 @@ fn on_the_receiver() {
 }
 
 fn all_on(side: Side) {
-    let pair = Pair::running();
+    let mut pair = Pair::joined();
+    // Here most of a small tree changes at once, and that is meant.
+    pair.pusher.stop();
+    pair.pusher
+        .set("rewrite_percent = 50", "rewrite_percent = 100");
+    pair.pusher.start();
+    pair.receiver.start();
+    pair.meet();
     let [here, there] = match side {
         Side::Pusher => pair.roots(),
         Side::Receiver => {

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use config::Home;
+use config::home::shell_word;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use node::Up;
 use shared::control::{Happening, Health, Problem, Request, Response, Status, SyncState, exit};
@@ -65,7 +66,7 @@ fn work(
         }
         Settled::Stopped => return Ok(exit::DONE),
         Settled::Stuck { problems, exit } => {
-            print(&problem_lines(&problems))?;
+            print(&problem_lines(&remedies(problems, up.pusher(), once)))?;
             if once {
                 return Ok(exit);
             }
@@ -85,6 +86,20 @@ fn work(
     let client = events::subscribe(up.pusher()).map_err(|error| failure(up, caller, error))?;
     print(&summary(up, caller, word, started.elapsed())?)?;
     follow(up, caller, signal, client)
+}
+
+/// Says how the commands that help reach the two sides in this process, which have homes of their own.
+fn remedies(mut problems: Vec<Problem>, home: &Home, once: bool) -> Vec<Problem> {
+    let here = format!("`layer-sync --home {} ", shell_word(home.dir()));
+    for problem in &mut problems {
+        let fix = problem.fix.replace("`layer-sync ", &here);
+        problem.fix = if once && fix.contains(&here) {
+            format!("run the same command without --once, and beside it: {fix}")
+        } else {
+            fix
+        };
+    }
+    problems
 }
 
 /// How the first part ended.

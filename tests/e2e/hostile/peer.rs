@@ -177,7 +177,7 @@ impl Trap {
         loop {
             match peer.next().await {
                 Some(Frame::Bases(rows)) => bases.extend(rows),
-                Some(Frame::Seen(_)) => {}
+                Some(Frame::Seen(_) | Frame::Folds(_) | Frame::Moving(_)) => {}
                 Some(Frame::Ready(_)) => return (peer, hello, bases),
                 other => panic!("{other:?} in a greeting"),
             }
