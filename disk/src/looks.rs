@@ -15,6 +15,8 @@ use crate::quiet::Quiet;
 const PATH_LOOKS_MAX: usize = 3;
 /// Wait before a path is looked at again that changed while it was read.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Wait before a sweep that failed is tried again when somebody waits for it.
+const FAILED_WAIT: Duration = Duration::from_secs(1);
 /// The share of one core that sweeps may take while the event stream is whole, as 1/n.
 const SWEEP_SHARE: u32 = 330;
 /// Longest stretch of the interval between two sweeps.
@@ -36,6 +38,8 @@ pub struct Looks {
     asked: Vec<LookId>,
     /// Whether one of them has to read every file.
     deep: bool,
+    /// After a sweep that failed, the next one waits, even if somebody asks for it.
+    not_before: Option<Instant>,
     sweeping: Option<Sweeping>,
     /// When files that did not change were read again last, or the start.
     reread: Instant,
@@ -64,6 +68,7 @@ impl Looks {
             next_sweep: now,
             asked: Vec::new(),
             deep: false,
+            not_before: None,
             sweeping: None,
             reread: now,
             reread_due: false,
@@ -108,7 +113,9 @@ impl Looks {
         if self.quiet.overflowed() {
             self.sweep(now);
         }
-        if self.sweeping.is_none() && (!self.asked.is_empty() || now >= self.next_sweep) {
+        let may_sweep = self.sweeping.is_none() && self.not_before.is_none_or(|at| now >= at);
+        if may_sweep && (!self.asked.is_empty() || now >= self.next_sweep) {
+            self.not_before = None;
             let deep = std::mem::take(&mut self.deep);
             self.sweeping = Some(Sweeping {
                 since: now,
@@ -171,11 +178,16 @@ impl Looks {
             self.deep |= sweep.deep;
         }
         self.next_sweep = now + self.interval;
+        self.not_before = Some(now + FAILED_WAIT.min(self.interval));
     }
 
     /// Returns when [`Looks::poll`] wants to be called at the latest.
     pub fn next(&self) -> Option<Instant> {
-        let sweep = self.sweeping.is_none().then_some(self.next_sweep);
+        let asked = self.not_before.filter(|_| !self.asked.is_empty());
+        let sweep = self
+            .sweeping
+            .is_none()
+            .then(|| asked.map_or(self.next_sweep, |at| at.min(self.next_sweep)));
         let paths = if self.path_looks < PATH_LOOKS_MAX {
             [self.quiet.next(), self.again.values().min().copied()]
                 .into_iter()

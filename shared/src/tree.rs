@@ -392,7 +392,7 @@ impl Trees {
     /// Counts a path that did, or did not, stand somewhere before.
     fn count_folded(&mut self, path: &RelPath, stood: bool) {
         let stands = self.stands(path);
-        if !self.minds_twins || stood == stands {
+        if stood == stands {
             return;
         }
         let hash = folded_hash(path);
@@ -459,7 +459,7 @@ impl Trees {
 
     /// Takes what a side saw at `path`.
     pub fn observe(&mut self, side: Side, path: RelPath, sight: Sight) {
-        let stood = self.minds_twins && self.stands(&path);
+        let minded = self.minds_twins.then(|| (path.clone(), self.stands(&path)));
         let before = self.sight(side, &path);
         let agreed = self.agreed(&path).cloned();
         let view = self.view_mut(side);
@@ -467,14 +467,16 @@ impl Trees {
         if sight == Sight::from(agreed) {
             view.apart.remove(&path);
         } else {
-            view.apart.insert(path.clone(), sight);
+            view.apart.insert(path, sight);
         }
-        self.count_folded(&path, stood);
+        if let Some((path, stood)) = minded {
+            self.count_folded(&path, stood);
+        }
     }
 
     /// Moves the base at `path`. What the sides saw stays as it is.
     pub fn agree(&mut self, path: RelPath, row: BaseRow) {
-        let stood = self.minds_twins && self.stands(&path);
+        let minded = self.minds_twins.then(|| (path.clone(), self.stands(&path)));
         let agreed = Sight::from(row.entry.clone());
         for side in [Side::Alpha, Side::Beta] {
             let sight = self.sight(side, &path);
@@ -491,8 +493,10 @@ impl Trees {
         if row.entry.is_none() {
             self.tombstones.insert((row.batch, path.clone()));
         }
-        self.base.insert(path.clone(), row);
-        self.count_folded(&path, stood);
+        self.base.insert(path, row);
+        if let Some((path, stood)) = minded {
+            self.count_folded(&path, stood);
+        }
     }
 
     /// Forgets the tombstones of batches up to `resolved`: both sides have stored them.

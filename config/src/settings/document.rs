@@ -146,7 +146,7 @@ impl Section<'_> {
     /// Returns an integer from 0 to `most`, or `None` when the key is absent.
     pub(super) fn integer<N>(&self, key: &str, most: N) -> Result<Option<N>, SettingsRefused>
     where
-        N: Copy + TryFrom<i64> + PartialOrd + std::fmt::Display,
+        N: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy,
     {
         let allowed = format!("an integer from 0 to {most}, without quotes");
         self.value(key, &allowed, |value| {

@@ -4,7 +4,7 @@
 //!
 //! | Age | Of one path stay |
 //! | --- | --- |
-//! | up to 24 hours | all |
+//! | up to 24 hours | all; beyond the latest 100, the last of each ten minutes |
 //! | up to 2 days | the last of each hour |
 //! | up to 14 days | the last of each day |
 //! | up to `age` (30 days) | the last of each week |
@@ -13,7 +13,8 @@
 //! Hours, days and weeks are those of UTC, so what stays today stays tomorrow, and an hour lies in one
 //! day, a day in one week. Then, if there is still too much, the oldest go, but the last version of a
 //! path at which nothing stands any more goes last: it is the only one there is. Nothing younger than
-//! `age_min` (24 hours) goes by any of this.
+//! `age_min` (24 hours) goes by any of this, save for the crowd of versions of one path: a database that
+//! is written all day would fill the disk.
 //!
 //! A full disk is worse than a lost undo: when the volume has less than its floor left, the oldest go
 //! even below `age_min`, in the same order, but never what was displaced within the last hour.
@@ -30,6 +31,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// What is younger stays, whatever the disk says.
 const UNTOUCHABLE: Duration = HOUR;
+/// So many versions of one path stay, however close to each other they are.
+const CROWD: usize = 100;
+/// Of those before them one of each such span stays.
+const CROWD_SPAN: Duration = Duration::from_secs(600);
 /// Up to this age, each with the length of the span of which one version stays.
 const TIERS: [(Duration, Duration); 2] = [
     (Duration::from_secs(2 * 24 * 3600), HOUR),
@@ -70,11 +75,18 @@ pub(super) fn going(
     let age = |index: usize| Duration::from_millis(now.0.saturating_sub(versions[index].at.0));
     let mut goes = vec![false; versions.len()];
     let mut last_spans: HashMap<&RelPath, (Duration, u64)> = HashMap::new();
+    let mut counts: HashMap<&RelPath, usize> = HashMap::new();
     let mut last_of_gone = vec![false; versions.len()];
     let mut paths: HashSet<&RelPath> = HashSet::new();
     for (index, version) in versions.iter().enumerate().rev() {
         let age = age(index);
         last_of_gone[index] = paths.insert(version.path) && !version.stands;
+        let count = counts.entry(version.path).or_default();
+        *count += 1;
+        if age < DAY && age >= UNTOUCHABLE && *count > CROWD {
+            let span = (CROWD_SPAN, version.at.0 / CROWD_SPAN.as_millis() as u64);
+            goes[index] = last_spans.insert(version.path, span) == Some(span);
+        }
         if age < limits.age_min {
             continue;
         }

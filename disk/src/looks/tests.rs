@@ -86,8 +86,14 @@ fn a_sweep_that_failed_is_owed() {
     let asked = looks.ask_sweep();
     assert!(is_sweep(&looks.poll(now)));
     looks.sweep_failed(now);
-    assert!(is_sweep(&looks.poll(now)));
-    assert_eq!(looks.swept(vec![], now), [asked]);
+    assert!(
+        looks.poll(now).is_none(),
+        "not at once: it would fail again"
+    );
+    let later = looks.next().unwrap();
+    assert!(later <= now + Duration::from_secs(1));
+    assert!(is_sweep(&looks.poll(later)));
+    assert_eq!(looks.swept(vec![], later), [asked]);
 }
 
 #[test]
@@ -131,6 +137,7 @@ fn a_deep_sweep_is_one_that_was_asked_for() {
     assert_eq!(looks.swept(vec![], now), [] as [LookId; 0]);
     assert_eq!(looks.poll(now), Some(Look::Deep));
     looks.sweep_failed(now);
+    let now = looks.next().unwrap();
     assert_eq!(looks.poll(now), Some(Look::Deep), "it is still wanted");
     assert_eq!(looks.swept(vec![], now), [deep]);
     looks.ask_sweep();

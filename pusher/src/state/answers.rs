@@ -250,6 +250,13 @@ impl Pusher {
     /// Moves waiting clients on, and answers those that have waited for everything.
     pub(super) fn answer_waiting(&mut self) {
         for mut waiting in std::mem::take(&mut self.waiting) {
+            if self.halted.is_some() {
+                // Nothing moves, and nothing can be looked at.
+                let compared = self.compared(false);
+                self.actions
+                    .push(Action::Answer(waiting.client, Response::Compared(compared)));
+                continue;
+            }
             if !self.peer.is_ready() {
                 if waiting.verify {
                     self.refuse_client(

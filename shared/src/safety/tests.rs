@@ -3,6 +3,14 @@ use crate::reconcile::{Conflict, Plan};
 use crate::transfer::Source;
 use crate::tree::{Base, BaseRow, Gen};
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any time will do; there is no other way to make one"
+)]
+fn some_time() -> Instant {
+    Instant::now()
+}
+
 fn path(number: u64) -> RelPath {
     RelPath::parse(&format!("f{number}")).unwrap()
 }
@@ -57,7 +65,7 @@ fn rewrites(numbers: std::ops::Range<u64>) -> Plan {
 
 fn verdict(count: u64, plan: &Plan) -> Result<(), Cause> {
     let mut guard = Guard::default();
-    let judged = guard.judge(&trees(count), plan, Instant::now());
+    let judged = guard.judge(&trees(count), plan, some_time());
     judged.map_err(|alarm| alarm.cause)
 }
 
@@ -75,7 +83,7 @@ fn both_the_share_and_the_floor_count() {
 
 #[test]
 fn small_steps_add_up_for_ten_minutes() {
-    let (trees, start) = (trees(100), Instant::now());
+    let (trees, start) = (trees(100), some_time());
     let step = |guard: &mut Guard, plan: &Plan, at: Instant| {
         let judged = guard.judge(&trees, plan, at);
         if judged.is_ok() {
@@ -98,7 +106,7 @@ fn small_steps_add_up_for_ten_minutes() {
 
 #[test]
 fn writing_the_same_files_again_and_again_is_everyday_work() {
-    let (trees, start) = (trees(1000), Instant::now());
+    let (trees, start) = (trees(1000), some_time());
     let mut guard = Guard::default();
     for round in 0..500 {
         let at = start + Duration::from_secs(round);
@@ -115,7 +123,7 @@ fn a_rename_is_no_delete() {
         .extend((0..90).map(|number| op(number + 5000, None, Some(file(number)))));
     assert_eq!(verdict(100, &renames), Ok(()));
     // Also when the new places came in an earlier plan.
-    let (trees, now) = (trees(100), Instant::now());
+    let (trees, now) = (trees(100), some_time());
     let mut guard = Guard::default();
     let (made, gone): (Vec<_>, Vec<_>) = renames
         .ops
@@ -132,7 +140,7 @@ fn a_rename_is_no_delete() {
 
 #[test]
 fn what_was_made_a_moment_ago_is_deleted_like_anything_else() {
-    let (trees, now) = (trees(100), Instant::now());
+    let (trees, now) = (trees(100), some_time());
     let mut guard = Guard::default();
     let made = Plan {
         ops: (0..100)
@@ -152,7 +160,7 @@ fn an_emptied_tree_is_never_believed() {
         trees.observe(Side::Alpha, path(number), crate::tree::Sight::Absent);
     }
     let alarm = Guard::default()
-        .judge(&trees, &deletes(0..3), Instant::now())
+        .judge(&trees, &deletes(0..3), some_time())
         .unwrap_err();
     assert_eq!(
         (alarm.cause, alarm.deletes, alarm.side),
@@ -175,7 +183,7 @@ fn what_lost_a_conflict_is_not_counted() {
 
 #[test]
 fn a_confirmed_batch_passes_once_and_nothing_else_does() {
-    let (trees, now) = (trees(200), Instant::now());
+    let (trees, now) = (trees(200), some_time());
     let mut guard = Guard::default();
     let alarm = guard.judge(&trees, &deletes(0..100), now).unwrap_err();
     assert_eq!(alarm.batch().len(), 8);

@@ -64,6 +64,23 @@ fn fewer_stay_with_age() {
 }
 
 #[test]
+fn a_crowd_of_versions_of_one_path_thins_out_within_the_day() {
+    // One every ten seconds for four hours, and two of another path in one minute.
+    let written: Vec<String> = (0..1440).map(|ago| format!("a {}m", ago / 6)).collect();
+    let all = format!("{}, b 100m, b 100m", written.join(", "));
+    let staying = stays(&all, AMPLE);
+    let of = |name: &str| {
+        staying
+            .split(", ")
+            .filter(|version| version.starts_with(name))
+            .count()
+    };
+    assert_eq!(of("b"), 2);
+    // The last hour whole, and one of each ten minutes of the three hours before.
+    assert!((360 + 17..=360 + 20).contains(&of("a")), "{}", of("a"));
+}
+
+#[test]
 fn what_stays_today_is_not_what_tomorrow_lacks() {
     // One version each 20 minutes for 40 days, pruned each 6 hours: in every tier one of each span is
     // there at all times.
