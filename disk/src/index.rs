@@ -114,7 +114,7 @@ impl Index {
             reason,
         };
         std::fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
-        let (store, loaded) = match open_store(&path) {
+        let (store, loaded) = match open_checked(&path) {
             Ok(store) => match table::load(&store, replica) {
                 Ok(Some(loaded)) if marker < loaded.stamp => {
                     return Err(OpenRefused::Older {
@@ -251,6 +251,23 @@ fn open_store(path: &Path) -> Result<Database, NoStore> {
             }
             other => NoStore::Damaged(other.to_string()),
         })
+}
+
+/// Opens the store of an index and checks it. redb panics on some damage instead of telling it; that must
+/// not keep a node from starting for ever.
+fn open_checked(path: &Path) -> Result<Database, NoStore> {
+    let open = || open_store(path).and_then(checked);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(NoStore::Damaged("the store is malformed".to_owned())))
+}
+
+/// Compares every page with its checksum. A base that lost a bit could take a file for deleted.
+fn checked(mut store: Database) -> Result<Database, NoStore> {
+    match store.check_integrity() {
+        Ok(true) => Ok(store),
+        Ok(false) => Err(NoStore::Damaged("a checksum does not fit".to_owned())),
+        Err(error) => Err(NoStore::Damaged(error.to_string())),
+    }
 }
 
 fn replace_damaged(

@@ -59,3 +59,35 @@ fn chunk_lists_that_nobody_needs_are_dropped() {
         Some(200_000)
     );
 }
+
+/// Flips one byte after another over the whole file: what is opened then is all that there was, or
+/// nothing, and never something else.
+#[test]
+fn one_flipped_byte_is_noticed_or_does_no_harm() {
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..40).map(|number| format!("file {number}")).collect();
+    for name in &names {
+        bench.apply(vec![op(name, None, file("1"))], &[b"1"]);
+    }
+    let index = bench.dir.path().join("state/index.redb");
+    let mut bench = bench.reopen();
+    let base = bench.stored.base.clone();
+    assert_eq!(base.len(), names.len());
+    let whole = fs::read(&index).expect("read");
+    let mut noticed = 0;
+    let step = (whole.len() / 120).max(1) | 1;
+    for at in (0..whole.len()).step_by(step) {
+        bench = bench.reopen_after(|| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            fs::write(&index, bytes).expect("written");
+        });
+        if bench.stored.index_is_new {
+            noticed += 1;
+            assert!(bench.stored.base.is_empty(), "byte {at}");
+        } else {
+            assert_eq!(bench.stored.base, base, "byte {at}");
+        }
+    }
+    assert!(noticed > 0, "no byte of {} mattered", whole.len());
+}
