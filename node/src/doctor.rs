@@ -2,7 +2,7 @@
 //!
 //! It works beside a running daemon and without one, and it changes nothing. What only the daemon knows
 //! (the link, the trees) is asked by the caller and handed in as [`Asked`]; everything else is looked at
-//! here, from the outside. [`mend`] carries out what is safe: rights and parts of what is our own. It
+//! here, from the outside. [`mend()`] carries out what is safe: rights and parts of what is our own. It
 //! never touches a file of the tree, and no file that a person wrote.
 //!
 //! Read from top to bottom: the checks stand in the order in which one rests on the other.
@@ -51,7 +51,7 @@ pub struct Check {
     pub text: String,
     /// The command or the act that mends it; empty when nothing has to be done.
     pub fix: String,
-    /// What [`mend`] would do about it.
+    /// What [`mend()`] would do about it.
     #[serde(skip)]
     mend: Option<Mend>,
 }
@@ -91,7 +91,7 @@ impl Check {
         }
     }
 
-    /// Says whether [`mend`] can do something about it.
+    /// Says whether [`mend()`] can do something about it.
     pub fn can_be_mended(&self) -> bool {
         self.mend.is_some()
     }

@@ -82,3 +82,31 @@ fn page(diagnosis: &Diagnosis, command: &str, paint: Paint) -> String {
     }
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use config::Home;
+
+    use super::*;
+
+    #[test]
+    fn a_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("none"));
+        let shown = home.dir().display().to_string();
+        let diagnosis = Diagnosis {
+            schema: SCHEMA,
+            checks: examine(&home, "layer-sync", &Asked::NotRunning, UtcMs(0)),
+            mended: vec!["did \x1b[2J".to_owned()],
+        };
+        let text = page(&diagnosis, "layer-sync", Paint { on: false });
+        let begin = format!(
+            "Mended   did \\u{{1b}}[2J\n\
+             wrong    home        There is no home at {shown}.\n                     Next: make the node with "
+        );
+        assert!(text.starts_with(&begin), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let text = page(&diagnosis, "layer-sync", Paint { on: true });
+        assert!(text.contains("\x1b[1;31mwrong  \x1b[0m  home"), "{text}");
+    }
+}

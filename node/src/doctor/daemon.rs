@@ -30,7 +30,7 @@ pub(super) fn daemon(case: &Case<'_>, settings: Option<&Settings>) -> Check {
                 None => "correct the settings first".to_owned(),
             };
             if case.home.socket().symlink_metadata().is_ok() {
-                let text = "No daemon is running; one that was killed left its socket.";
+                let text = "No daemon is running; the last one left its socket.";
                 Check::warning(NAME, text, start).mended_by(Mend::DeadSocket)
             } else {
                 Check::warning(NAME, "No daemon is running.", start)

@@ -216,11 +216,11 @@ fn index_check(case: &Case<'_>, index: Option<IndexFound>, marker: Option<&Marke
             "Somebody wrote to it while it was read.",
             format!("{} doctor", case.command),
         ),
-        // Not every damage shows when it is opened, so it must not be opened.
+        // The next start would do the same; but a disk that flips bits is worth a look before.
         Some(IndexFound::Damaged(damage)) => Check::wrong(
             NAME,
             format!(
-                "It is damaged: {}. Without it the next start makes a new one. {united}",
+                "It is damaged: {}. The next start sets it aside and makes a new one. {united}",
                 damage.trim_end_matches('.')
             ),
             format!("mv {0} {0}.damaged", shell_word(&file)),

@@ -20,7 +20,7 @@ pub(super) enum Mend {
         /// The mode that it should have.
         mode: u32,
     },
-    /// A daemon that was killed left its socket.
+    /// A daemon that ended left its socket.
     DeadSocket,
     /// Folders inside of the root's private folder are missing.
     PrivateParts {
@@ -43,7 +43,7 @@ impl Mend {
     fn what(&self) -> String {
         match self {
             Self::Rights { path, mode } => chmod(*mode, path),
-            Self::DeadSocket => "the socket that a dead daemon left".into(),
+            Self::DeadSocket => "the socket that the last daemon left".into(),
             Self::PrivateParts { root } => {
                 format!(
                     "the missing parts of {}",
