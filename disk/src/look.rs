@@ -165,6 +165,9 @@ impl Replica {
         }
         if complete && what.is_sweep() {
             self.tell_unseen(&mut open)?;
+            for path in lock(&self.seen).applied_unseen() {
+                open.unknown(path);
+            }
             // What is left open was not judged by them yet.
             if open.unknown.is_empty() {
                 self.rules_applied(&rules);

@@ -601,6 +601,9 @@ impl<'a> Pass<'a> {
                 before,
                 found: Found::Absent,
             });
+        } else if lock(&self.replica.seen).is_doubtful(&path) {
+            // An apply is about to say that something is there.
+            self.unknown(path);
         }
     }
 

@@ -219,6 +219,15 @@ impl Seen {
         }
     }
 
+    /// Returns the paths that an apply worked on while a look was under way and of which nothing is known
+    /// yet. A walk that did not meet them has no finding that could be doubted.
+    pub(crate) fn applied_unseen(&self) -> Vec<RelPath> {
+        let both = self.applying.iter().chain(&self.touched);
+        both.filter(|path| !self.slots.contains_key(*path))
+            .cloned()
+            .collect()
+    }
+
     /// Says whether an apply worked on this path while a look, which may have read the disk before or
     /// in the middle of it, was under way.
     pub(crate) fn is_doubtful(&self, path: &RelPath) -> bool {

@@ -311,7 +311,10 @@ impl Pusher {
             self.holds.next_retry(),
             self.next_answer(),
             proof,
-            self.gathering.map(|gathering| gathering.again),
+            // Without a plan that waits, its time means nothing.
+            self.gathering
+                .filter(|_| !self.due.is_empty() && self.may_plan())
+                .map(|gathering| gathering.again),
         ]
         .into_iter()
         .flatten()
@@ -554,6 +557,10 @@ impl Pusher {
 
     fn observed(&mut self, side: Side, rows: Vec<(RelPath, Sight)>) {
         for (path, sight) in rows {
+            if side == Side::Alpha && path.as_str() == RULES_FILE {
+                // It may be the agreed one again, which was another one when it was read.
+                self.actions.push(Action::ReadRules);
+            }
             self.trees.observe(side, path.clone(), sight);
             self.due.extend(self.twins.remove(&path));
             self.due.insert(path);

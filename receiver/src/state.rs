@@ -309,6 +309,10 @@ impl Receiver {
 
     fn observed(&mut self, rows: &[SeenRow]) {
         for (path, sight) in rows {
+            if path.as_str() == RULES_FILE {
+                // It may be the agreed one again, which was another one when it was read.
+                self.actions.push(Action::ReadRules);
+            }
             self.trees.observe(Side::Beta, path.clone(), sight.clone());
         }
         if self.phase == Phase::Ready {

@@ -27,7 +27,8 @@ const EMPTIED_FILES_MIN: u64 = 2;
 /// From where on a plan is halted. Both of a pair have to be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Deleted files, in percent of the files of the tree that would lose them.
+    /// Deleted files, in percent of the files of the tree that would lose them. With 100 nothing is too
+    /// much, not even an emptied tree.
     pub delete_percent: u8,
     /// Deleted files.
     pub delete_min: u64,
@@ -221,7 +222,8 @@ impl Guard {
             let all = count + before;
             count > 0 && all >= min && all * 100 > files * u64::from(percent)
         };
-        let emptied = trees.view(side.other()).files() == 0
+        let emptied = self.limits.delete_percent < 100
+            && trees.view(side.other()).files() == 0
             && trees.view(side).files() >= EMPTIED_FILES_MIN
             && deletes > 0;
         let limits = self.limits;

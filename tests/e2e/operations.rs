@@ -240,6 +240,8 @@ fn all_on(side: Side) {
     pair.pusher.stop();
     pair.pusher
         .set("rewrite_percent = 50", "rewrite_percent = 100");
+    pair.pusher
+        .set("delete_percent = 30", "delete_percent = 100");
     pair.pusher.start();
     pair.receiver.start();
     pair.meet();

@@ -111,6 +111,9 @@ impl LookJob {
             Phase::Unseen => {
                 if self.sweep {
                     self.tell_unseen(disk);
+                    for path in disk.seen.applied_unseen() {
+                        self.unknown(path);
+                    }
                     if disk.rules.text() == self.rules_text && self.unknown.is_empty() {
                         disk.rules_are_new = false;
                     }
@@ -298,6 +301,8 @@ impl LookJob {
                 before,
                 found: Found::Absent,
             });
+        } else if disk.seen.is_doubtful(&path) {
+            self.unknown(path);
         }
     }
 

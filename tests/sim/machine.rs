@@ -77,7 +77,12 @@ impl Machine {
             Side::Alpha => {
                 let setup = alpha::Setup {
                     folds: false,
-                    limits: shared::safety::Limits::default(),
+                    // Small trees are emptied all the time.
+                    limits: shared::safety::Limits {
+                        delete_percent: 100,
+                        rewrite_percent: 100,
+                        ..shared::safety::Limits::default()
+                    },
                     conflicts: shared::reconcile::ConflictRules::default(),
                     node: "vm".into(),
                     root: "tree".into(),

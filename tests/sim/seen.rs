@@ -136,6 +136,14 @@ impl Seen {
         }
     }
 
+    /// Returns the paths that an apply worked on while a look was under way and of which nothing is known.
+    pub(crate) fn applied_unseen(&self) -> Vec<RelPath> {
+        let both = self.applying.iter().chain(&self.touched);
+        both.filter(|path| !self.believes_all && !self.slots.contains_key(*path))
+            .cloned()
+            .collect()
+    }
+
     /// Says whether an apply worked on this path while a look was under way.
     pub(crate) fn is_doubtful(&self, path: &RelPath) -> bool {
         !self.believes_all && (self.applying.contains(path) || self.touched.contains(path))

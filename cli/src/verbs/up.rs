@@ -187,7 +187,7 @@ fn status(home: &Home) -> Option<Status> {
 }
 
 fn paused(up: &Up) -> Failure {
-    let home = config::home::shell_word(up.pusher().dir());
+    let home = shell_word(up.pusher().dir());
     Failure {
         exit: exit::HALTED,
         text: "The pair is paused: neither folder changes.".to_owned(),

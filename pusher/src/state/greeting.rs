@@ -320,6 +320,7 @@ impl Pusher {
         self.resolve();
         self.peer.phase = Phase::Away;
         self.beta_moves = false;
+        self.gathering = None;
         self.batches.unlink();
         self.unannounced.clear();
         self.due.clear();
