@@ -696,6 +696,11 @@ impl Receiver {
 
     /// Moves the base in memory, where it is durable already.
     fn settle(&mut self, path: RelPath, row: BaseRow) {
+        // A batch of the connection before may have been recorded while this row was on its way.
+        let is_older = |ours: &BaseRow| ours.batch > row.batch;
+        if self.trees.base().get(&path).is_some_and(is_older) {
+            return;
+        }
         let is_rules =
             path.as_str() == RULES_FILE && self.trees.agreed(&path) != row.entry.as_ref();
         let entry = row.entry.clone();

@@ -71,7 +71,12 @@ impl Index {
                 None => self.seen.remove(&path),
             };
         }
-        self.base.extend(base.iter().cloned());
+        for (path, row) in base {
+            let is_older = |stored: &BaseRow| stored.batch > row.batch;
+            if !self.base.get(path).is_some_and(is_older) {
+                self.base.insert(path.clone(), row.clone());
+            }
+        }
         let resolved = if forget_early {
             Gen(u64::MAX)
         } else {

@@ -132,7 +132,11 @@ pub(super) fn write(
     {
         let mut base = txn.open_table(BASE).map_err(text)?;
         for (path, row) in changes.base {
-            put(&mut base, path.as_str(), row)?;
+            // The base never goes back: a row that was on its way for longer is the older one.
+            let stored = get::<BaseRow>(&base, path.as_str())?;
+            if stored.is_none_or(|stored| stored.batch <= row.batch) {
+                put(&mut base, path.as_str(), row)?;
+            }
         }
         purge(&mut base, purged)?;
     }

@@ -403,3 +403,12 @@ fn another_version_is_refused_in_words() {
 }
 
 mod liar;
+
+#[test]
+fn a_row_that_took_longer_does_not_turn_the_base_back() {
+    // Told again in a greeting, while a batch of the connection before was still being applied.
+    let mut bench = Bench::new(&[], &[]);
+    bench.receiver.settle(path("a"), row("new", 4));
+    bench.receiver.settle(path("a"), row("old", 2));
+    assert_eq!(bench.receiver.trees.agreed(&path("a")), Some(&file("new")));
+}
