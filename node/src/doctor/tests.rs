@@ -12,7 +12,8 @@ use shared::hash::SetHash;
 
 use super::*;
 
-const NOW: UtcMs = UtcMs(1_795_382_045_000);
+/// Later than anything that these tests write.
+const NOW: UtcMs = UtcMs(4_102_444_800_000);
 
 /// A home of a pusher that was just made, and its folder.
 struct Made {
