@@ -32,6 +32,9 @@ pub(crate) struct Oracle {
     /// Where somebody made anew what was there once, and may be agreed on already. Nobody makes that durable: it looks like
     /// what it was.
     redone: [BTreeSet<RelPath>; 2],
+    /// Where a conflict was answered with a copy since all was equal. What it displaces is in the copy,
+    /// and somebody may have deleted that already.
+    answered: BTreeSet<RelPath>,
     /// Every content that anybody ever had at a path.
     known: BTreeSet<(RelPath, ContentHash)>,
     /// Whether an index was lost since all was equal: then nobody knows who changed what.
@@ -155,6 +158,7 @@ impl Oracle {
 
     /// Takes it that a conflict copy is made.
     pub(crate) fn conflict(&mut self, path: &RelPath) {
+        self.answered.insert(path.clone());
         let near = |other: &RelPath| other == path || other.is_below(path) || path.is_below(other);
         let both = self.touched.iter().all(|touched| touched.iter().any(near));
         if !both && !self.index_lost && !self.rules_changed {
@@ -198,7 +202,9 @@ impl Oracle {
                 .flatten()
                 .any(|(path, entry)| *path != op.path && content(entry) == Some(wanted));
             let owned = self.owed[on as usize].contains(&(op.path.clone(), wanted));
-            if owned && !agreed && !elsewhere && !self.index_lost {
+            let answered = |top: &RelPath| op.path == *top || op.path.is_below(top);
+            let in_copy = self.answered.iter().any(answered);
+            if owned && !agreed && !elsewhere && !in_copy && !self.index_lost {
                 self.fail(format!(
                     "false deletion: {} goes on {on:?}, and nobody agreed on it",
                     op.path
@@ -249,6 +255,7 @@ impl Oracle {
         }
         self.check_nothing_lost(disks, true);
         self.touched = [BTreeSet::new(), BTreeSet::new()];
+        self.answered.clear();
         self.index_lost = false;
     }
 
