@@ -144,6 +144,28 @@ impl Operation {
     }
 
     fn take(&mut self, disk: &mut Disk, op: &Op, step: Step) -> Result<(), End> {
+        match step {
+            Step::CameOut => self.came_out(disk, op),
+            Step::Keep => {
+                if disk.has(Defect::NotKept) {
+                    disk.volume.remove(self.staged());
+                } else {
+                    disk.volume.rename(&self.staged(), &self.kept());
+                }
+                Ok(())
+            }
+            Step::DropDir => self.drop_dir(disk, op),
+            Step::Withdrawn => self.withdrawn(disk, op),
+            Step::Dress => {
+                self.dress(disk, op);
+                Ok(())
+            }
+            _ => self.take_at(disk, op, step),
+        }
+    }
+
+    /// Takes a step that begins at the path.
+    fn take_at(&mut self, disk: &mut Disk, op: &Op, step: Step) -> Result<(), End> {
         let target = self.target(disk).ok_or(End::Stale)?;
         if let Place::Tree(path) = &target
             && disk.volume.is_shut_above(path)
@@ -171,10 +193,6 @@ impl Operation {
                 Some((_, inode)) if inode.entry.is_dir() => Ok(()),
                 Some(_) => Err(End::Stale),
             },
-            Step::Dress => {
-                self.dress(disk, op);
-                Ok(())
-            }
             Step::Create => {
                 if disk.volume.at(&target).is_some() {
                     return Err(End::Stale);
@@ -184,22 +202,6 @@ impl Operation {
                 Ok(())
             }
             Step::Exchange => self.exchange(disk, &target),
-            Step::CameOut => {
-                if self.is_what_was_checked(disk, op, &self.staged()) {
-                    return Ok(());
-                }
-                self.undo(disk, &target);
-                Err(End::Stale)
-            }
-            Step::Keep => {
-                if disk.has(Defect::NotKept) {
-                    disk.volume.remove(self.staged());
-                } else {
-                    disk.volume.rename(&self.staged(), &self.kept());
-                }
-                Ok(())
-            }
-            Step::DropDir => self.drop_dir(disk, &target),
             Step::Withdraw => {
                 if disk.volume.at(&target).is_none() {
                     return Err(End::Stale);
@@ -207,7 +209,6 @@ impl Operation {
                 disk.volume.rename(&target, &self.kept());
                 Ok(())
             }
-            Step::Withdrawn => self.withdrawn(disk, op, &target),
             Step::ClearLitter => match &target {
                 Place::Tree(path) => match disk.volume.node(path) {
                     Some((_, inode)) if inode.shut => Err(End::Held(TroubleKind::Permission)),
@@ -234,6 +235,7 @@ impl Operation {
                 _ => Err(End::Stale),
             },
             Step::SetExec => self.set_exec(disk, op, &target),
+            Step::CameOut | Step::Keep | Step::DropDir | Step::Withdrawn | Step::Dress => Ok(()),
         }
     }
 
@@ -260,7 +262,15 @@ impl Operation {
         Ok(())
     }
 
-    fn drop_dir(&mut self, disk: &mut Disk, target: &Place) -> Result<(), End> {
+    fn came_out(&mut self, disk: &mut Disk, op: &Op) -> Result<(), End> {
+        if self.is_what_was_checked(disk, op, &self.staged()) {
+            return Ok(());
+        }
+        self.undo(disk, op);
+        Err(End::Stale)
+    }
+
+    fn drop_dir(&mut self, disk: &mut Disk, op: &Op) -> Result<(), End> {
         let Some((ino, _)) = disk.volume.at(&self.staged()) else {
             return Ok(());
         };
@@ -268,11 +278,11 @@ impl Operation {
             disk.volume.remove(self.staged());
             return Ok(());
         }
-        self.undo(disk, target);
+        self.undo(disk, op);
         Err(End::Held(TroubleKind::NotEmpty))
     }
 
-    fn withdrawn(&mut self, disk: &mut Disk, op: &Op, target: &Place) -> Result<(), End> {
+    fn withdrawn(&mut self, disk: &mut Disk, op: &Op) -> Result<(), End> {
         if disk.has(Defect::NotKept) {
             disk.volume.remove(self.kept());
             return Ok(());
@@ -280,10 +290,11 @@ impl Operation {
         if self.is_what_was_checked(disk, op, &self.kept()) {
             return Ok(());
         }
-        if disk.volume.at(target).is_none() {
-            disk.volume.rename(&self.kept(), target);
-        } else {
-            self.correct_line(disk);
+        match self.target(disk) {
+            Some(target) if disk.volume.at(&target).is_none() => {
+                disk.volume.rename(&self.kept(), &target);
+            }
+            _ => self.correct_line(disk),
         }
         Err(End::Stale)
     }
@@ -307,24 +318,39 @@ impl Operation {
 
     /// Swaps back what came out. If the target is no longer ours, somebody replaced it after us: then
     /// theirs stays there, and what came out is kept.
-    fn undo(&mut self, disk: &mut Disk, target: &Place) {
+    fn undo(&mut self, disk: &mut Disk, op: &Op) {
         let is_ours = |disk: &Disk, place: &Place| {
             self.staged.is_some() && disk.volume.ino(place) == self.staged
         };
         for _ in 0..UNDO_TRIES {
-            if !is_ours(disk, target) {
+            let Some(target) = self.target(disk).filter(|target| is_ours(disk, target)) else {
                 break;
-            }
-            disk.volume.exchange(&self.staged(), target);
+            };
+            disk.volume.exchange(&self.staged(), &target);
             if is_ours(disk, &self.staged()) {
-                self.staged_is_ours = true;
-                return;
+                return self.keep_ours(disk, op);
             }
-            disk.volume.exchange(&self.staged(), target);
+            disk.volume.exchange(&self.staged(), &target);
         }
         if disk.volume.at(&self.staged()).is_some() {
             disk.volume.rename(&self.staged(), &self.kept());
             self.correct_line(disk);
+        }
+    }
+
+    /// Keeps the staged file that stood at the path for a moment: somebody may have written into it.
+    fn keep_ours(&mut self, disk: &mut Disk, op: &Op) {
+        let empty = disk
+            .volume
+            .ino(&self.staged())
+            .is_some_and(|ino| disk.volume.is_empty_outside(ino));
+        match &op.make {
+            Some(Entry::Dir) if empty => disk.volume.remove(self.staged()),
+            Some(Entry::File { .. } | Entry::Dir) => {
+                disk.volume.rename(&self.staged(), &self.kept());
+                self.correct_line(disk);
+            }
+            _ => self.staged_is_ours = true,
         }
     }
 
