@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use disk::Durable;
 use disk::{Notes, Replica};
 use shared::tree::Gen;
 use shared::wire::AgreedRow;
@@ -13,7 +14,7 @@ struct Commit {
     batch: Gen,
     rows: Vec<AgreedRow>,
     notes: Notes,
-    sync_tree: bool,
+    first: Durable,
 }
 
 /// Writes base rows one commit after another on a thread of its own. Dropping it ends the thread
@@ -32,7 +33,7 @@ impl Commits {
             .spawn(move || {
                 for commit in commits {
                     let resolved = commit.notes.resolved;
-                    match replica.commit(&commit.rows, commit.notes, resolved, commit.sync_tree) {
+                    match replica.commit(&commit.rows, commit.notes, resolved, commit.first) {
                         Ok(()) => done(Done::Committed(commit.batch)),
                         Err(error) => return done(Done::DiskFailed(error.to_string())),
                     }
@@ -42,13 +43,13 @@ impl Commits {
     }
 
     /// Hands in rows; ends as [`Done::Committed`], or once as [`Done::DiskFailed`].
-    pub fn commit(&self, batch: Gen, rows: Vec<AgreedRow>, notes: Notes, sync_tree: bool) {
+    pub fn commit(&self, batch: Gen, rows: Vec<AgreedRow>, notes: Notes, first: Durable) {
         // After a failure the thread is gone, and the failure was told.
         let _ = self.0.send(Commit {
             batch,
             rows,
             notes,
-            sync_tree,
+            first,
         });
     }
 }

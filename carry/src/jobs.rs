@@ -19,6 +19,8 @@ pub enum Done {
     Observed(Vec<(RelPath, Sight)>),
     /// A batch was applied.
     Applied(Gen, Vec<Outcome>),
+    /// Something moved here, and a look may not find out by itself.
+    Moved(RelPath),
     /// A look ended.
     Looked {
         /// Whether it was a sweep.
@@ -39,6 +41,7 @@ impl From<Report> for Done {
         match report {
             Report::Observed(rows) => Self::Observed(rows),
             Report::Applied { batch, outcomes } => Self::Applied(batch, outcomes),
+            Report::Moved(path) => Self::Moved(path),
         }
     }
 }

@@ -65,8 +65,8 @@ pub(crate) struct Job<'a> {
 /// What became of an operation.
 pub(crate) struct Carried {
     pub(crate) outcome: Outcome,
-    /// What stands there now, when it is done.
-    pub(crate) row: Option<SeenRow>,
+    /// What it put there, when it is done, and whether somebody changed that again already.
+    pub(crate) row: Option<(SeenRow, bool)>,
     /// What was displaced, as it was then, when it is done and that was a file.
     pub(crate) displaced: Option<Rested>,
 }
@@ -290,6 +290,7 @@ impl Replica {
     ) -> Result<(), DiskError> {
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
+        let mut moved: Vec<RelPath> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
         for (index, (op, carried)) in batch.ops.iter().zip(carried).enumerate() {
             let Carried {
@@ -303,7 +304,10 @@ impl Replica {
                     };
                     base.push((op.path.clone(), row));
                 }
-                rows.push((op.path.clone(), row));
+                if row.as_ref().is_some_and(|(_, moved)| *moved) {
+                    moved.push(op.path.clone());
+                }
+                rows.push((op.path.clone(), row.map(|(row, _)| row)));
                 if let Some(merged) = merges.get(&index) {
                     outcome = merged.clone();
                 }
@@ -354,6 +358,9 @@ impl Replica {
             } else {
                 seen.insert(path, Slot::Is(row));
             }
+        }
+        for path in moved {
+            (self.sink)(Report::Moved(path));
         }
         if !orphans.is_empty() {
             let absent = orphans.into_iter().map(|path| (path, Sight::Absent));

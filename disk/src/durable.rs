@@ -15,6 +15,18 @@ use shared::wire::AgreedRow;
 
 use crate::{Replica, handle, volume};
 
+/// What a commit makes durable before it records its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Everything that was written on the root's volume before: for rows that were found equal on both
+    /// sides, which are many at a first sync.
+    Tree,
+    /// What the rows speak of.
+    Rows,
+    /// Nothing: it is durable.
+    Nothing,
+}
+
 impl Replica {
     /// Makes durable what stands, or no longer stands, at these paths.
     pub(crate) fn sync_rows(&self, rows: &[AgreedRow]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use crate::apply::{Job, Touched};
 use crate::error::DiskError;
 use crate::look::Told;
 use crate::stage::{Ready, StagedState};
-use crate::{Replica, lock};
+use crate::{Replica, Report, lock};
 
 /// Something staged that is to stand at a path.
 pub(crate) struct Edit {
@@ -68,8 +68,11 @@ impl Replica {
         let mut seen = lock(&self.seen);
         let mut told = Told::default();
         for (op, carried) in ops.iter().zip(carried) {
-            if let Some(row) = carried.row {
+            if let Some((row, moved)) = carried.row {
                 told.row(&mut seen, op.path.clone(), row);
+                if moved {
+                    (self.sink)(Report::Moved(op.path.clone()));
+                }
             }
             outcomes.push(carried.outcome);
         }

@@ -55,6 +55,7 @@ use shared::tree::{Base, Entry, Gen, Sight};
 use shared::utc::UtcMs;
 use shared::wire::{AgreedRow, IndexId};
 
+pub use durable::Durable;
 pub use error::{DiskError, IndexError, LookError, OpenRefused, RestoreError};
 pub use index::Notes;
 pub use kept::{KeptLimits, Pruned};
@@ -98,6 +99,9 @@ pub enum Report {
         /// One for each of its operations.
         outcomes: Vec<Outcome>,
     },
+    /// Somebody changed this again before the batch that has put it there was recorded: it has to be
+    /// looked at. It comes before the end of the batch is reported.
+    Moved(RelPath),
 }
 
 /// Takes the reports, in the order in which they became true. It is called with a lock of the replica
@@ -185,7 +189,7 @@ impl Replica {
         let unrecorded = if loaded.is_new {
             Vec::new()
         } else {
-            apply::intent::recover(&root, &loaded.base)
+            apply::intent::recover(&root, &loaded.base, loaded.notes.resolved)
                 .map_err(not_writable(root.private_path("intent")))?
         };
         if let Some(batch) = unrecorded.iter().map(|(_, row)| row.batch).max() {
@@ -194,8 +198,13 @@ impl Replica {
                 .map_err(not_writable(root.path.clone()))?;
             loaded.notes.last_batch = loaded.notes.last_batch.max(batch);
             let notes = Some(loaded.notes.clone());
+            // What was seen there is what stood there before.
+            let placed: HashSet<&RelPath> = unrecorded.iter().map(|(path, _)| path).collect();
+            loaded.seen.retain(|(path, _)| !placed.contains(path));
+            let unseen: Vec<_> = placed.iter().map(|path| ((*path).clone(), None)).collect();
             let changes = Changes {
                 base: &unrecorded,
+                seen: &unseen,
                 notes,
                 ..Changes::default()
             };
@@ -305,8 +314,7 @@ impl Replica {
     ///
     /// The notes replace those that are stored, except that `resolved` and `last_batch` never go back.
     /// Tombstones of batches up to `resolved` are forgotten. What the rows speak of is made durable first:
-    /// a power cut must not take what counts as agreed. `sync_tree` makes everything durable that was
-    /// written on the root's volume before, for rows that were found equal on both sides.
+    /// a power cut must not take what counts as agreed.
     ///
     /// # Errors
     /// [`DiskError`]; then none of it counts as recorded.
@@ -315,16 +323,19 @@ impl Replica {
         rows: &[AgreedRow],
         notes: Notes,
         resolved: Gen,
-        sync_tree: bool,
+        first: Durable,
     ) -> Result<(), DiskError> {
-        if sync_tree {
-            self.before(apply::Step::SyncTree)?;
-            volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root))
-                .map_err(DiskError::io("making the tree durable", &self.root.path))?;
-        } else if !rows.is_empty() {
-            self.before(apply::Step::SyncTree)?;
-            self.sync_rows(rows)
-                .map_err(DiskError::io("making the tree durable", &self.root.path))?;
+        let failed = DiskError::io("making the tree durable", &self.root.path);
+        match first {
+            Durable::Tree => {
+                self.before(apply::Step::SyncTree)?;
+                volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root)).map_err(failed)?;
+            }
+            Durable::Rows if !rows.is_empty() => {
+                self.before(apply::Step::SyncTree)?;
+                self.sync_rows(rows).map_err(failed)?;
+            }
+            Durable::Rows | Durable::Nothing => {}
         }
         let stored = self.index.notes();
         let notes = Notes {

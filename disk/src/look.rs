@@ -27,7 +27,7 @@ use crate::fingerprint::{SeenRow, now_ns};
 use crate::index::Changes;
 use crate::reread::{is_rot, known};
 use crate::scan::Pass;
-use crate::seen::{Seen, Slot};
+use crate::seen::{Began, Seen, Slot};
 use crate::sqlite::beside;
 use crate::{Replica, Report, handle, lock};
 
@@ -135,9 +135,9 @@ impl Replica {
     pub fn look(&self, what: &Look, stop: &AtomicBool) -> Result<Looked, LookError> {
         self.root.check()?;
         let (rules, are_new) = self.rules();
-        let _counted = CountedLook::begin(self);
+        let counted = CountedLook::begin(self);
         let deep = matches!(what, Look::Reread { .. } | Look::Deep);
-        let pass = Pass::new(self, rules.clone(), are_new, stop).deep(deep);
+        let pass = Pass::new(self, rules.clone(), are_new, counted.began, stop).deep(deep);
         match what {
             Look::All | Look::Deep => self.pool.scope(|scope| pass.whole(scope)),
             Look::Reread { span } => {
@@ -161,11 +161,11 @@ impl Replica {
         let complete = !stop.load(Ordering::Relaxed);
         let mut open = outcome.open;
         if complete {
-            self.tell_unblocked(outcome.unblocked, &mut open)?;
+            self.tell_unblocked(outcome.unblocked, counted.began, &mut open)?;
         }
         if complete && what.is_sweep() {
             self.tell_unseen(&mut open)?;
-            for path in lock(&self.seen).applied_unseen() {
+            for path in lock(&self.seen).doubtful() {
                 open.unknown(path);
             }
             // What is left open was not judged by them yet.
@@ -229,9 +229,15 @@ impl Replica {
     ///
     /// # Errors
     /// When the root is not what it was; then nothing is believed.
-    pub(crate) fn observe(&self, findings: Vec<Finding>, open: &mut Open) -> Result<(), LookError> {
+    pub(crate) fn observe(
+        &self,
+        findings: Vec<Finding>,
+        began: Began,
+        open: &mut Open,
+    ) -> Result<(), LookError> {
         let mut seen = lock(&self.seen);
         self.root.check()?;
+        let overlaps = seen.overlaps(began);
         let now = now_ns();
         let mut told = Told::default();
         for finding in findings {
@@ -250,6 +256,9 @@ impl Replica {
                     told.rotten(&mut seen, path);
                 }
                 Found::Row(row, manifest) => {
+                    if overlaps && finding.before.is_none() {
+                        open.again.insert(path.clone());
+                    }
                     told.manifests.extend(manifest);
                     told.row(&mut seen, finding.path, row);
                 }
@@ -274,7 +283,12 @@ impl Replica {
     }
 
     /// Tells that directories are no longer blocked, each of which was walked as a whole.
-    fn tell_unblocked(&self, dirs: Vec<Finding>, open: &mut Open) -> Result<(), LookError> {
+    fn tell_unblocked(
+        &self,
+        dirs: Vec<Finding>,
+        began: Began,
+        open: &mut Open,
+    ) -> Result<(), LookError> {
         let (unclear, clear): (Vec<_>, Vec<_>) = dirs
             .into_iter()
             .partition(|finding| open.is_unknown_within(&finding.path));
@@ -284,7 +298,7 @@ impl Replica {
         if clear.is_empty() {
             Ok(())
         } else {
-            self.observe(clear, open)
+            self.observe(clear, began, open)
         }
     }
 
@@ -442,18 +456,21 @@ impl Told {
 }
 
 /// While one exists, what applies touch is remembered.
-struct CountedLook<'a>(&'a Replica);
+struct CountedLook<'a> {
+    replica: &'a Replica,
+    began: Began,
+}
 
 impl<'a> CountedLook<'a> {
     fn begin(replica: &'a Replica) -> Self {
-        lock(&replica.seen).begin_look();
-        Self(replica)
+        let began = lock(&replica.seen).begin_look();
+        Self { replica, began }
     }
 }
 
 impl Drop for CountedLook<'_> {
     fn drop(&mut self) {
-        lock(&self.0.seen).end_look();
+        lock(&self.replica.seen).end_look();
     }
 }
 

@@ -89,9 +89,12 @@ impl Looks {
         self.next_sweep = self.next_sweep.min(now);
     }
 
-    /// Makes a sweep due that nobody waits for.
-    pub fn sweep(&mut self, now: Instant) {
-        self.next_sweep = now;
+    /// Asks for a sweep that starts after this call and that nobody waits for: something may have been
+    /// missed. Until it is done, nothing is idle.
+    pub fn sweep(&mut self) {
+        if self.asked.is_empty() {
+            self.ask_sweep();
+        }
     }
 
     /// Asks for a sweep that starts after this call; [`Looks::swept`] returns the number when it is
@@ -111,7 +114,7 @@ impl Looks {
     /// Returns the next look to start. The end of a [`Look::Reread`] is told to nobody. Call until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Look> {
         if self.quiet.overflowed() {
-            self.sweep(now);
+            self.sweep();
         }
         let may_sweep = self.sweeping.is_none() && self.not_before.is_none_or(|at| now >= at);
         if may_sweep && (!self.asked.is_empty() || now >= self.next_sweep) {

@@ -28,7 +28,7 @@ use crate::fingerprint::{self, Fingerprint, SeenRow};
 use crate::look::{Finding, Found, Open};
 use crate::read::{Reader, Reading};
 use crate::reread::{is_unchanged, known};
-use crate::seen::Slot;
+use crate::seen::{Began, Slot};
 use crate::sqlite::beside::{self, Beside, Listed};
 use crate::{Replica, handle, lock, root};
 use name::{Name, join};
@@ -50,6 +50,7 @@ pub(crate) struct Pass<'a> {
     recheck: bool,
     /// Whether files are read although their fingerprint says that nothing wrote to them.
     deep: bool,
+    began: Began,
     stop: &'a AtomicBool,
     found: Mutex<Vec<Finding>>,
     absent: Mutex<Vec<Finding>>,
@@ -99,6 +100,7 @@ impl<'a> Pass<'a> {
         replica: &'a Replica,
         rules: Arc<Rules>,
         recheck: bool,
+        began: Began,
         stop: &'a AtomicBool,
     ) -> Self {
         Self {
@@ -106,6 +108,7 @@ impl<'a> Pass<'a> {
             rules,
             recheck,
             deep: false,
+            began,
             stop,
             found: Mutex::default(),
             absent: Mutex::default(),
@@ -216,6 +219,10 @@ impl<'a> Pass<'a> {
         let parent = Arc::new(parent);
         let mut unread = Vec::new();
         let known_dir = before.as_ref().is_some_and(Slot::is_dir);
+        if !known_dir {
+            let below = lock(&self.replica.seen).children(Some(&path));
+            self.strays(below.direct.into_iter().chain(below.strays));
+        }
         let depth = path.components().count();
         if known_dir && fingerprint::kind(&stat) == FileType::Directory {
             let above = Some(parent);
@@ -294,7 +301,8 @@ impl<'a> Pass<'a> {
         let mut unread = Vec::new();
         let mut left_out = Vec::new();
         let known = lock(&self.replica.seen).children(visit.path.as_ref());
-        for (path, name, before) in Self::merge(visit.path.as_ref(), names, known) {
+        self.strays(known.strays);
+        for (path, name, before) in Self::merge(visit.path.as_ref(), names, known.direct) {
             let is_listed = name.is_some();
             if !is_listed && beside.has(path.name()) {
                 self.belongs(path, before);
@@ -607,6 +615,18 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Asks for what is known in no known directory, where no walk comes by.
+    fn strays(&self, strays: impl IntoIterator<Item = (RelPath, Slot)>) {
+        for (path, slot) in strays {
+            match handle::open_parent(self.replica.root.as_fd(), &path) {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.gone(path, Some(slot)),
+                Err(error) if is_passing(error) => self.unknown(path),
+                // Its directory is there, new to this walk, or refuses to be read: either is told.
+                _ => {}
+            }
+        }
+    }
+
     fn blocked(&self, path: RelPath, before: Option<Slot>, obstacle: Obstacle) {
         let found = Found::Blocked {
             obstacle,
@@ -643,7 +663,7 @@ impl<'a> Pass<'a> {
     fn write_down(&self, mut batch: Vec<Finding>) {
         batch.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let mut open = Open::default();
-        if let Err(failure) = self.replica.observe(batch, &mut open) {
+        if let Err(failure) = self.replica.observe(batch, self.began, &mut open) {
             self.fail(failure);
         }
         let mut all = lock(&self.open);

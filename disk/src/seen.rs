@@ -60,6 +60,8 @@ pub(crate) struct Seen {
     /// Paths that an apply worked on while a look was under way.
     touched: HashSet<RelPath>,
     looks: usize,
+    /// How many looks have ever begun.
+    begun: u64,
 }
 
 impl Seen {
@@ -128,9 +130,10 @@ impl Seen {
             .find(|dir| !self.get(dir).is_some_and(Slot::is_dir))
     }
 
-    /// Returns what is known directly in a directory, in order; `None` is the root.
-    pub(crate) fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Slot)> {
-        let mut found = Vec::new();
+    /// Returns what is known directly in a directory, in order, and what is known below it in no known
+    /// directory; `None` is the root.
+    pub(crate) fn children(&self, dir: Option<&RelPath>) -> Children {
+        let mut found = Children::default();
         let mut range = match dir {
             Some(dir) => self.slots.range::<RelPath, _>((Excluded(dir), Unbounded)),
             None => self.slots.range::<RelPath, _>(..),
@@ -139,12 +142,16 @@ impl Seen {
             if dir.is_some_and(|dir| !path.is_below(dir)) {
                 break;
             }
+            let known = (path.clone(), slot.clone());
             if path.parent().as_ref() == dir {
-                found.push((path.clone(), slot.clone()));
+                found.direct.push(known);
+            } else {
+                found.strays.push(known);
             }
             // Whatever lies below a directory comes right after it; go past it in one step.
-            let is_leaf = slot.row().is_some_and(|row| !row.entry.is_dir());
-            if !is_leaf && let Some(next) = first_after(path) {
+            if slot.is_dir()
+                && let Some(next) = first_after(path)
+            {
                 range = self.slots.range::<RelPath, _>((Included(&next), Unbounded));
             }
         }
@@ -197,8 +204,20 @@ impl Seen {
         self.unseen.contains(path)
     }
 
-    pub(crate) fn begin_look(&mut self) {
+    /// Takes it that a look begins; returns when that is, for [`Seen::overlaps`].
+    pub(crate) fn begin_look(&mut self) -> Began {
         self.looks += 1;
+        self.begun += 1;
+        Began {
+            number: self.begun,
+            alone: self.looks == 1,
+        }
+    }
+
+    /// Says whether another look was under way at any time since this one began. That one may have passed
+    /// by a path before this one tells of it, and after it was gone again.
+    pub(crate) fn overlaps(&self, began: Began) -> bool {
+        !began.alone || self.begun != began.number
     }
 
     pub(crate) fn end_look(&mut self) {
@@ -219,13 +238,10 @@ impl Seen {
         }
     }
 
-    /// Returns the paths that an apply worked on while a look was under way and of which nothing is known
-    /// yet. A walk that did not meet them has no finding that could be doubted.
-    pub(crate) fn applied_unseen(&self) -> Vec<RelPath> {
-        let both = self.applying.iter().chain(&self.touched);
-        both.filter(|path| !self.slots.contains_key(*path))
-            .cloned()
-            .collect()
+    /// Returns the paths that an apply worked on while a look was under way. A walk that did not meet
+    /// them, because the apply had not told of them yet, has no finding that could be doubted.
+    pub(crate) fn doubtful(&self) -> Vec<RelPath> {
+        self.applying.union(&self.touched).cloned().collect()
     }
 
     /// Says whether an apply worked on this path while a look, which may have read the disk before or
@@ -233,6 +249,21 @@ impl Seen {
     pub(crate) fn is_doubtful(&self, path: &RelPath) -> bool {
         self.applying.contains(path) || self.touched.contains(path)
     }
+}
+
+/// The moment at which a look began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Began {
+    number: u64,
+    alone: bool,
+}
+
+/// What is known below a directory, without what is known below directories in it.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    pub(crate) direct: Vec<(RelPath, Slot)>,
+    /// What lies in no known directory: an apply told of it after a look had found its directory gone.
+    pub(crate) strays: Vec<(RelPath, Slot)>,
 }
 
 /// Takes out stored rows that lie in no stored directory, as a crash may leave them: no look would

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use crate::durable::Durable;
 use shared::transfer::{Batch, Item, Need, Op, Part, Source};
 use shared::tree::BaseRow;
 
@@ -140,7 +141,7 @@ impl Bench {
         let reports = std::mem::take(&mut *lock(&self.reports));
         let observed = |report| match report {
             Report::Observed(sights) => sights,
-            Report::Applied { .. } => Vec::new(),
+            Report::Applied { .. } | Report::Moved(_) => Vec::new(),
         };
         reports.into_iter().flat_map(observed).collect()
     }
@@ -159,7 +160,7 @@ impl Bench {
         let reports = std::mem::take(&mut *lock(&self.reports));
         let applied = |report| match report {
             Report::Applied { outcomes, .. } => Some(outcomes),
-            Report::Observed(_) => None,
+            Report::Observed(_) | Report::Moved(_) => None,
         };
         reports
             .into_iter()
@@ -520,7 +521,7 @@ fn base_notes_and_seen_survive() {
     };
     bench
         .replica
-        .commit(&rows, notes, Gen(3), true)
+        .commit(&rows, notes, Gen(3), Durable::Tree)
         .expect("recorded");
 
     let bench = bench.reopen();
@@ -551,7 +552,7 @@ fn base_notes_and_seen_survive() {
 
     bench
         .replica
-        .commit(&[], Notes::default(), Gen(9), false)
+        .commit(&[], Notes::default(), Gen(9), Durable::Rows)
         .expect("recorded");
     let bench = bench.reopen();
     assert_eq!(bench.base().len(), 2, "the tombstone is resolved now");

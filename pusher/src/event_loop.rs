@@ -264,8 +264,8 @@ impl EventLoop {
                 batch,
                 rows,
                 notes,
-                sync_tree,
-            } => self.commits.commit(batch, rows, notes, sync_tree),
+                first,
+            } => self.commits.commit(batch, rows, notes, first),
             Action::KeepBase(path, entry) => self.jobs.keep_base(path, entry),
             Action::AcceptRoot => self.root_accepted = true,
             Action::SetRules(rules) => {
@@ -553,6 +553,7 @@ impl From<Done> for Event {
     fn from(done: Done) -> Self {
         match done {
             Done::Observed(rows) => Self::Observed(rows),
+            Done::Moved(path) => Self::Hint(Hint::Path(path)),
             Done::Applied(batch, outcomes) => Self::Applied(batch, outcomes),
             Done::Looked { sweep, result } => Self::Looked { sweep, result },
             Done::Committed(batch) => Self::Committed(batch),

@@ -21,6 +21,7 @@ mod holds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use disk::Durable;
 use disk::looks::Looks;
 use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
@@ -131,7 +132,7 @@ pub enum Action {
         /// What is stored with them.
         notes: Notes,
         /// Whether this side's files have to be made durable first.
-        sync_tree: bool,
+        first: Durable,
     },
     /// Keep the content of this file for a later merge, if that is still what stands there.
     KeepBase(RelPath, Entry),
@@ -195,6 +196,9 @@ pub struct Pusher {
     /// Paths that are held because of these, whose names the other volume does not tell from theirs.
     twins: BTreeMap<RelPath, RelPath>,
     degraded: Vec<Problem>,
+    /// Whether the rules' file was not the agreed one when it was read. It may become that again without
+    /// a look that notices.
+    rules_differ: bool,
     last_proof: Option<(Proof, Instant)>,
     last_change: Option<UtcMs>,
     pending_since: Option<Instant>,
@@ -255,6 +259,7 @@ impl Pusher {
             decisions: Decisions::default(),
             twins: BTreeMap::new(),
             degraded: Vec::new(),
+            rules_differ: false,
             last_proof: None,
             last_change: None,
             pending_since: None,
@@ -264,10 +269,9 @@ impl Pusher {
             actions: Vec::new(),
         };
         pusher.find_copies();
-        if pusher.notes.ignore.is_empty() && pusher.trees.agreed(&rules_path()).is_none() {
-            // Nothing was ever agreed, so the rules of this side hold from the start.
-            pusher.actions.push(Action::ReadRules);
-        }
+        // As long as nothing was agreed, the rules of this side hold from the start; and a process may
+        // have ended after it had agreed on rules and before it had read them.
+        pusher.actions.push(Action::ReadRules);
         pusher
     }
 
@@ -430,25 +434,24 @@ impl Pusher {
         self.batches.enqueue(plan.ops);
     }
 
-    /// Moves the base at paths that are equal on both sides already.
+    /// Moves the base at paths that are equal on both sides already. Nobody wrote these through us, so
+    /// nobody has made them durable yet: first this side does, then the receiver, and only when both
+    /// have is the base of this side moved. A power cut on either side before that would else pass for
+    /// a deletion.
     fn agree_on(&mut self, rows: Vec<(RelPath, Option<Entry>)>) {
         if rows.is_empty() {
             return;
         }
         let batch = self.next_batch();
-        let rows: Vec<AgreedRow> = rows
+        let found = rows
             .into_iter()
             .map(|(path, entry)| (path, BaseRow { entry, batch }))
             .collect();
-        // Nobody wrote these through us, so nobody has made them durable yet.
-        self.commit(
-            batch,
-            Committing {
-                announce: rows.clone(),
-                rows,
-            },
-            true,
-        );
+        let committing = Committing {
+            found,
+            ..Committing::default()
+        };
+        self.commit(batch, committing, Durable::Tree);
     }
 
     fn next_batch(&mut self) -> Gen {
@@ -457,7 +460,7 @@ impl Pusher {
     }
 
     /// Makes rows durable here.
-    fn commit(&mut self, batch: Gen, rows: Committing, sync_tree: bool) {
+    fn commit(&mut self, batch: Gen, rows: Committing, first: Durable) {
         let stored = rows.rows.clone();
         // Before the notes say up to where all is stored: these rows are not, least of all over there.
         self.batches.committing(batch, rows);
@@ -466,7 +469,7 @@ impl Pusher {
             batch,
             rows: stored,
             notes: self.notes.clone(),
-            sync_tree,
+            first,
         });
     }
 
@@ -479,6 +482,24 @@ impl Pusher {
             self.settle(&path, row);
         }
         self.announce(batch, &committed.announce);
+        if self.peer.is_ready() {
+            self.announce(batch, &committed.found);
+            self.batches.await_noted(batch, committed.found);
+        } else {
+            self.batches.abandon(&committed.found);
+        }
+    }
+
+    /// Takes it that the receiver has stored rows of a batch that it was told of in one frame.
+    fn noted(&mut self, batch: Gen) {
+        let rows = self.batches.noted(batch);
+        if !rows.is_empty() {
+            let committing = Committing {
+                rows,
+                ..Committing::default()
+            };
+            self.commit(batch, committing, Durable::Nothing);
+        }
     }
 
     /// Tells the receiver about rows that are durable here. Without a link it learns of them when it
@@ -518,12 +539,17 @@ impl Pusher {
             self.due.insert(path.clone());
         }
         if !entry.as_ref().is_some_and(Entry::is_dir) {
-            // What was planned with the directory that stood here was not planned by itself.
-            let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
-            let left = views.into_iter().flat_map(|apart| below(apart, path));
-            self.due.extend(left.map(|(path, _)| path.clone()));
+            self.plan_below(path);
         }
         self.due.extend(self.undecided.drain(..));
+    }
+
+    /// Has everything below a path planned: while something stood there that is no directory, or was to,
+    /// nothing below was planned by itself.
+    fn plan_below(&mut self, path: &RelPath) {
+        let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
+        let left = views.into_iter().flat_map(|apart| below(apart, path));
+        self.due.extend(left.map(|(path, _)| path.clone()));
     }
 
     fn agree(&mut self, path: RelPath, row: BaseRow) {
@@ -568,6 +594,9 @@ impl Pusher {
     }
 
     fn looked(&mut self, sweep: bool, result: Result<Vec<RelPath>, String>) {
+        if std::mem::take(&mut self.rules_differ) {
+            self.actions.push(Action::ReadRules);
+        }
         match (sweep, result) {
             (true, Ok(again)) => {
                 let first = !self.looks.has_swept();
@@ -611,7 +640,7 @@ impl Pusher {
         match hint {
             disk::watch::Hint::Path(path) => self.looks.hint(path, false, self.now),
             disk::watch::Hint::Closed(path) => self.looks.hint(path, true, self.now),
-            disk::watch::Hint::Sweep(_) => self.looks.sweep(self.now),
+            disk::watch::Hint::Sweep(_) => self.looks.sweep(),
             disk::watch::Hint::Degraded(text) => {
                 self.looks.degrade(self.now);
                 self.degraded.push(Problem {
@@ -652,10 +681,21 @@ impl Pusher {
         } else {
             agreed_rules(content.as_ref(), &text, agreed)
         };
+        let unagreed = agreed.is_none();
         match rules {
-            Some(Ok(rules)) => self.set_rules(rules),
+            Some(Ok(rules)) => {
+                if unagreed
+                    && (self.peer.is_greeting() || self.peer.is_ready())
+                    && self.notes.ignore != rules.text()
+                {
+                    // The receiver has the others from the greeting, and no row will ever tell it.
+                    let reason = "the rules changed before both sides had agreed on any";
+                    self.actions.push(Action::Unlink(reason.into()));
+                }
+                self.set_rules(rules);
+            }
             Some(Err(refused)) => self.rules_refused(&refused),
-            None => {}
+            None => self.rules_differ = true,
         }
     }
 
@@ -667,9 +707,9 @@ impl Pusher {
         }
         self.notes.ignore = rules.text().to_owned();
         let batch = self.next_batch();
-        self.commit(batch, Committing::default(), false);
+        self.commit(batch, Committing::default(), Durable::Rows);
         self.actions.push(Action::SetRules(rules));
-        self.looks.sweep(self.now);
+        self.looks.sweep();
     }
 
     fn rules_refused(&mut self, refused: &RulesRefused) {

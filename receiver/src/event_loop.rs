@@ -9,6 +9,7 @@ use carry::{
     Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, Measured, Order, Outbox,
     Room, Takes, Ticket,
 };
+use disk::Durable;
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
@@ -245,7 +246,9 @@ impl EventLoop {
                     ));
                 }
             }
-            Action::Commit { batch, rows, notes } => self.commits.commit(batch, rows, notes, false),
+            Action::Commit { batch, rows, notes } => {
+                self.commits.commit(batch, rows, notes, Durable::Rows);
+            }
             Action::AcceptRoot => self.root_accepted = true,
             Action::SetRules(rules) => {
                 self.watcher.set_rules(rules.clone());
@@ -518,6 +521,7 @@ impl From<Done> for Event {
     fn from(done: Done) -> Self {
         match done {
             Done::Observed(rows) => Self::Observed(rows),
+            Done::Moved(path) => Self::Hint(Hint::Path(path)),
             Done::Applied(batch, outcomes) => Self::Applied(batch, outcomes),
             Done::Looked { sweep, result } => Self::Looked { sweep, result },
             Done::Committed(batch) => Self::Committed(batch),

@@ -183,6 +183,9 @@ pub struct Receiver {
     proof: Option<Proof>,
     halted: Option<Problem>,
     degraded: Vec<Problem>,
+    /// Whether the rules' file was not the agreed one when it was read. It may become that again without
+    /// a look that notices.
+    rules_differ: bool,
     /// Whether the pusher was told that more is being looked at.
     told_moving: bool,
     last_heard: Option<Instant>,
@@ -242,6 +245,7 @@ impl Receiver {
             proof: None,
             halted: None,
             degraded: Vec::new(),
+            rules_differ: false,
             told_moving: false,
             last_heard: None,
             last_change: None,
@@ -331,6 +335,9 @@ impl Receiver {
     }
 
     fn looked(&mut self, sweep: bool, result: Result<Vec<RelPath>, String>) {
+        if std::mem::take(&mut self.rules_differ) {
+            self.actions.push(Action::ReadRules);
+        }
         match (sweep, result) {
             (true, Ok(again)) => {
                 if self
@@ -370,7 +377,7 @@ impl Receiver {
         match hint {
             Hint::Path(path) => self.looks.hint(path, false, self.now),
             Hint::Closed(path) => self.looks.hint(path, true, self.now),
-            Hint::Sweep(_) => self.looks.sweep(self.now),
+            Hint::Sweep(_) => self.looks.sweep(),
             Hint::Degraded(text) => {
                 self.looks.degrade(self.now);
                 self.degraded.push(Problem {
@@ -534,6 +541,11 @@ impl Receiver {
         match Rules::parse(&welcome.ignore) {
             Ok(rules) => self.set_rules(rules),
             Err(refused) => self.rules_refused(&refused),
+        }
+        let rules_file = RelPath::parse(RULES_FILE).ok();
+        if rules_file.is_some_and(|path| self.trees.agreed(&path).is_some()) {
+            // This side may have stored the agreement on newer ones, of which the pusher learns only now.
+            self.actions.push(Action::ReadRules);
         }
         self.commit(welcome.resolved, rows, false);
     }
@@ -795,7 +807,7 @@ impl Receiver {
                 self.commit(self.notes.last_batch, Vec::new(), false);
             }
             Some(Err(refused)) => self.rules_refused(&refused),
-            None => {}
+            None => self.rules_differ = true,
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use disk::Durable;
 use disk::{KeptLimits, Look, Places, Replica, ReplicaId, Report, Stored};
 use shared::hash::ContentHash;
 use shared::ignore::Rules;
@@ -232,7 +233,7 @@ impl Side {
             .map_err(|error| error.to_string())?;
         let applied = self.reports().into_iter().find_map(|report| match report {
             Report::Applied { outcomes, .. } => Some(outcomes),
-            Report::Observed(_) => None,
+            Report::Observed(_) | Report::Moved(_) => None,
         });
         applied.ok_or_else(|| "nothing was reported".to_owned())
     }
@@ -402,14 +403,14 @@ impl<'a> Writer<'a> {
             makes: makes.clone(),
             ..Act::default()
         });
-        self.agree(makes, acknowledged, false);
+        self.agree(makes, acknowledged, Durable::Rows);
     }
 
     /// Somebody here saves files that turn out to be what the other side has as well.
     fn edit_and_sync(&mut self) {
         let begun = (self.now)();
         let makes = self.save_files();
-        self.agree(makes, begun, true);
+        self.agree(makes, begun, Durable::Tree);
     }
 
     /// Somebody here changes what has no content to be given: folders, links, exec bits, deletions.
@@ -446,7 +447,7 @@ impl<'a> Writer<'a> {
             }
         };
         self.side.look();
-        self.agree([(path, make)].into(), begun, false);
+        self.agree([(path, make)].into(), begun, Durable::Rows);
     }
 
     /// Saves some files as simple programs do: in place, without waiting for the disk.
@@ -469,7 +470,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Records that both sides agree on what is here.
-    fn agree(&mut self, makes: Tree, begun: usize, sync_tree: bool) {
+    fn agree(&mut self, makes: Tree, begun: usize, first: Durable) {
         self.number += 1;
         let batch = Gen(self.number);
         let row = |(path, thing): (&String, &Option<Thing>)| {
@@ -481,7 +482,7 @@ impl<'a> Writer<'a> {
         };
         let rows: Vec<_> = makes.iter().map(row).collect();
         let notes = self.side.replica.notes();
-        let recorded = self.side.replica.commit(&rows, notes, Gen(0), sync_tree);
+        let recorded = self.side.replica.commit(&rows, notes, Gen(0), first);
         recorded.expect("it is recorded");
         self.did(Act {
             begun,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use disk::{Report, Stored};
+use shared::hash::ContentHash;
 use shared::ignore::{RULES_FILE, Rules};
 use shared::path::RelPath;
 use shared::tree::{Base, BaseRow, Entry, Sight};
@@ -12,7 +13,7 @@ use shared::wire::{AgreedRow, IndexId};
 use crate::defect::Defect;
 use crate::index::{Index, SeenChange};
 use crate::seen::{Seen, Slot};
-use crate::volume::{IntentRow, Line, Place, Volume};
+use crate::volume::{Dir, IntentRow, Line, Place, Volume};
 
 /// A disk.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Disk {
     pub(crate) index: Index,
     pub(crate) index_is_new: bool,
     pub(crate) defect: Option<Defect>,
+    /// What was ever put in place here by a batch.
+    pub(crate) placed: BTreeSet<(RelPath, ContentHash)>,
     /// Everything below lives as long as the process.
     pub(crate) seen: Seen,
     pub(crate) rules: Rules,
@@ -38,6 +41,7 @@ impl Disk {
             index: Index::new(id),
             index_is_new: true,
             defect,
+            placed: BTreeSet::new(),
             seen: Seen::default(),
             rules: Rules::default(),
             rules_are_new: true,
@@ -98,6 +102,9 @@ impl Disk {
         let Some(intent) = self.volume.intent().cloned() else {
             return;
         };
+        if intent.batch <= self.index.notes.resolved {
+            return;
+        }
         let unrecorded: Vec<AgreedRow> = intent
             .rows
             .iter()
@@ -125,7 +132,10 @@ impl Disk {
         let mut notes = self.index.notes.clone();
         notes.last_batch = notes.last_batch.max(intent.batch);
         let forget = self.has(Defect::TombstonesEarly);
-        self.index.write(Vec::new(), &unrecorded, notes, forget);
+        // What was seen there is what stood there before.
+        let unseen = unrecorded.iter().map(|(path, _)| (path.clone(), None));
+        self.index
+            .write(unseen.collect(), &unrecorded, notes, forget);
     }
 
     fn is_in_place(&self, row: &IntentRow) -> bool {
@@ -164,8 +174,31 @@ impl Disk {
             }]);
             self.volume.sync_lines();
             self.volume.rename(&place, &Place::Kept(kept));
-            self.volume.sync_dirs(&[crate::volume::Dir::Kept]);
+            self.volume.sync_dirs(&[Dir::Kept]);
         }
+    }
+
+    /// Makes durable what stands, or no longer stands, at these paths (`disk::durable`).
+    pub(crate) fn sync_rows(&mut self, rows: &[AgreedRow]) {
+        let mut dirs = Vec::new();
+        for (path, row) in rows {
+            if let Some(Entry::File { .. }) = row.entry
+                && let Some((ino, inode)) = self.volume.node(path)
+                && matches!(inode.entry, Entry::File { .. })
+                && !inode.shut
+            {
+                self.volume.sync_file(ino);
+                dirs.push(Dir::Inode(ino));
+            }
+            // Where the directory is gone as well, its own name has to be durably gone.
+            let is_dir = |dir: &RelPath| self.volume.entry(dir).is_some_and(Entry::is_dir);
+            let mut dir = path.parent();
+            while dir.as_ref().is_some_and(|dir| !is_dir(dir)) {
+                dir = dir.and_then(|dir| dir.parent());
+            }
+            dirs.push(Dir::Tree(dir));
+        }
+        self.volume.sync_dirs(&dirs);
     }
 
     /// Makes base rows durable (`disk::Replica::commit`).
@@ -197,7 +230,7 @@ impl Disk {
         };
         let text = texts
             .iter()
-            .find(|text| shared::hash::ContentHash::of_bytes(text.as_bytes()) == *content);
+            .find(|text| ContentHash::of_bytes(text.as_bytes()) == *content);
         Some(disk::RulesFile {
             content: *content,
             // Any other content is the mark of a torn file, and that is empty.

@@ -12,7 +12,7 @@ use crate::defect::Defect;
 use crate::index::Index;
 use crate::machine::Happens;
 use crate::node::{Input, Job};
-use crate::oracle::Tree;
+use crate::oracle::{BeforeCut, Tree};
 use crate::script::{Act, Line, Script};
 use crate::user;
 use crate::world::{SIDES, World};
@@ -141,8 +141,7 @@ impl World {
     }
 
     fn cut_power(&mut self, side: Side) {
-        let before = self.nodes[side as usize].disk.volume.tree();
-        let everything = self.nodes[side as usize].disk.volume.all_contents();
+        let before = BeforeCut::of(&self.nodes[side as usize].disk.volume);
         self.kill(side);
         let mut chance = self.chance.clone();
         self.node(side).disk.volume.cut_power(&mut chance);
@@ -150,7 +149,7 @@ impl World {
         let bases: [Tree; 2] = [alpha.disk.agreed(), beta.disk.agreed()];
         self.oracle.power_cut(
             side,
-            (&before, &everything),
+            &before,
             &self.nodes[side as usize].disk,
             [&bases[0], &bases[1]],
         );

@@ -11,7 +11,7 @@ use crate::chance::Chance;
 use crate::defect::Defect;
 use crate::disk::Disk;
 use crate::index::{SeenChange, SeenRow};
-use crate::seen::{Seen, Slot};
+use crate::seen::{Began, Seen, Slot};
 use crate::volume::Place;
 
 /// A look.
@@ -20,6 +20,7 @@ pub(crate) struct LookJob {
     pub(crate) sweep: bool,
     recheck: bool,
     rules_text: String,
+    began: Began,
     phase: Phase,
     waiting: Vec<Visit>,
     found: Vec<Finding>,
@@ -84,6 +85,7 @@ impl LookJob {
             sweep: look.is_sweep(),
             recheck: false,
             rules_text: String::new(),
+            began: Began::default(),
             phase: Phase::Begin,
             waiting,
             found: Vec::new(),
@@ -111,7 +113,7 @@ impl LookJob {
             Phase::Unseen => {
                 if self.sweep {
                     self.tell_unseen(disk);
-                    for path in disk.seen.applied_unseen() {
+                    for path in disk.seen.doubtful() {
                         self.unknown(path);
                     }
                     if disk.rules.text() == self.rules_text && self.unknown.is_empty() {
@@ -128,7 +130,7 @@ impl LookJob {
     fn begin(&mut self, disk: &mut Disk) {
         self.recheck = disk.rules_are_new;
         disk.rules.text().clone_into(&mut self.rules_text);
-        disk.seen.begin_look();
+        self.began = disk.seen.begin_look();
         for visit in &mut self.waiting {
             if let Visit::One(path) = visit {
                 let ignored = path
@@ -182,6 +184,13 @@ impl LookJob {
         }
         let before = disk.seen.get(&path).cloned();
         let known_dir = before.as_ref().is_some_and(Slot::is_dir);
+        if !known_dir && disk.volume.entry(&path).is_some() {
+            let direct = disk.seen.children(Some(&path));
+            self.strays(
+                disk,
+                direct.into_iter().chain(disk.seen.strays(Some(&path))),
+            );
+        }
         match disk.volume.entry(&path) {
             None => self.gone(disk, path, before),
             Some(Entry::Dir) if known_dir => self.list(disk, Some(&path), before, false),
@@ -211,6 +220,7 @@ impl LookJob {
         } else {
             disk.volume.children(path)
         };
+        self.strays(disk, disk.seen.strays(path));
         for (known, slot) in disk.seen.children(path) {
             if !names.contains(&known) {
                 self.gone(disk, known, Some(slot));
@@ -306,6 +316,15 @@ impl LookJob {
         }
     }
 
+    fn strays(&mut self, disk: &Disk, strays: impl IntoIterator<Item = (RelPath, Slot)>) {
+        for (path, slot) in strays {
+            let parent = path.parent().and_then(|parent| disk.volume.entry(&parent));
+            if !parent.is_some_and(Entry::is_dir) && !disk.volume.is_shut_above(&path) {
+                self.gone(disk, path, Some(slot));
+            }
+        }
+    }
+
     fn blocked(&mut self, path: RelPath, before: Option<Slot>, obstacle: Obstacle) {
         self.found.push(Finding {
             path,
@@ -332,9 +351,15 @@ impl LookJob {
                 self.unknown(finding.path);
                 continue;
             }
+            let overlaps = disk.seen.overlaps(self.began);
             let seen = &mut disk.seen;
             match finding.found {
-                Found::Row(row) => told.row(seen, finding.path, row),
+                Found::Row(row) => {
+                    if overlaps && finding.before.is_none() {
+                        self.again.insert(path.clone());
+                    }
+                    told.row(seen, finding.path, row);
+                }
                 Found::Absent => {
                     for gone in std::iter::once(path.clone()).chain(seen.below(path)) {
                         if seen.is_doubtful(&gone) {

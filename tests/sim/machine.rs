@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use disk::Durable;
 use disk::looks::Looks;
 use disk::quiet::Quiet;
 use disk::watch::Hint;
@@ -57,7 +58,7 @@ pub(crate) enum Does {
         batch: Gen,
         rows: Vec<AgreedRow>,
         notes: Notes,
-        sync_tree: bool,
+        first: Durable,
     },
     SetRules(Rules),
     ReadRules,
@@ -190,12 +191,12 @@ fn of_alpha(action: alpha::Action) -> Option<Does> {
             batch,
             rows,
             notes,
-            sync_tree,
+            first,
         } => Does::Commit {
             batch,
             rows,
             notes,
-            sync_tree,
+            first,
         },
         Action::SetRules(rules) => Does::SetRules(rules),
         Action::ReadRules => Does::ReadRules,
@@ -241,7 +242,7 @@ fn of_beta(action: beta::Action) -> Option<Does> {
             batch,
             rows,
             notes,
-            sync_tree: false,
+            first: Durable::Rows,
         },
         Action::SetRules(rules) => Does::SetRules(rules),
         Action::ReadRules => Does::ReadRules,

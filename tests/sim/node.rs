@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use disk::Durable;
 use disk::watch::Hint;
 use disk::{Notes, Report};
 use shared::path::RelPath;
@@ -97,8 +98,8 @@ pub(crate) struct Commit {
     pub(crate) batch: Gen,
     pub(crate) rows: Vec<AgreedRow>,
     pub(crate) notes: Notes,
-    /// Whether the volume still has to be made durable.
-    pub(crate) sync_tree: bool,
+    /// What still has to be made durable before.
+    pub(crate) first: Durable,
 }
 
 /// What the loop of a process handles next.
@@ -181,6 +182,7 @@ impl Node {
             return Some(Next::Happens(match report {
                 Report::Observed(rows) => Happens::Observed(rows),
                 Report::Applied { batch, outcomes } => Happens::Applied(batch, outcomes),
+                Report::Moved(path) => Happens::Hint(Hint::Path(path)),
             }));
         }
         if let Some(input) = process.inputs.pop_front() {

@@ -312,7 +312,11 @@ impl Operation {
         disk.volume.set_exec(ino, exec);
         disk.volume.sync_file(ino);
         disk.volume.sync_dirs(&[Dir::Inode(ino)]);
-        self.dressed = disk.volume.at(target).map(mark);
+        let changed = disk.volume.at(target).map(mark);
+        let written = |mark: Option<Mark>| mark.map(|(ino, mtime, _)| (ino, mtime));
+        if written(self.checked) == written(changed) {
+            self.dressed = changed;
+        }
         Ok(())
     }
 

@@ -17,10 +17,29 @@ use shared::transfer::Batch;
 use shared::tree::{Entry, Side};
 
 use crate::disk::Disk;
-use crate::volume::content;
+use crate::volume::{Volume, content};
 
 /// A tree.
 pub(crate) type Tree = BTreeMap<RelPath, Entry>;
+
+/// A volume just before a power cut.
+#[derive(Debug)]
+pub(crate) struct BeforeCut {
+    tree: Tree,
+    everything: BTreeSet<ContentHash>,
+    kept: BTreeSet<ContentHash>,
+}
+
+impl BeforeCut {
+    /// Looks at a volume.
+    pub(crate) fn of(volume: &Volume) -> Self {
+        Self {
+            tree: volume.tree(),
+            everything: volume.all_contents(),
+            kept: volume.kept_contents(),
+        }
+    }
+}
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -29,14 +48,14 @@ pub(crate) struct Oracle {
     owed: [BTreeSet<(RelPath, ContentHash)>; 2],
     /// Where each side was changed by people, or by a power cut, since all was equal.
     touched: [BTreeSet<RelPath>; 2],
-    /// Where somebody made anew what was there once, and may be agreed on already. Nobody makes that durable: it looks like
-    /// what it was.
+    /// Where somebody made anew what was there once, and may be agreed on already. Nobody makes that
+    /// durable: it looks like what it was.
     redone: [BTreeSet<RelPath>; 2],
     /// Where a conflict was answered with a copy since all was equal. What it displaces is in the copy,
     /// and somebody may have deleted that already.
     answered: BTreeSet<RelPath>,
-    /// Every content that anybody ever had at a path.
-    known: BTreeSet<(RelPath, ContentHash)>,
+    /// Every content that people ever had at a path of their side.
+    known: [BTreeSet<(RelPath, ContentHash)>; 2],
     /// Whether an index was lost since all was equal: then nobody knows who changed what.
     pub(crate) index_lost: bool,
     /// Whether anything was ever ignored: what both sides have of it is not remembered.
@@ -64,7 +83,7 @@ impl Oracle {
     }
 
     fn makes(&mut self, side: Side, path: &RelPath, content: ContentHash) {
-        if !self.known.insert((path.clone(), content)) {
+        if !self.known[side as usize].insert((path.clone(), content)) {
             self.redone[side as usize].insert(path.clone());
         }
     }
@@ -73,10 +92,11 @@ impl Oracle {
     /// displaced by the sync, is still owed.
     pub(crate) fn gives_up(&mut self, side: Side, path: &RelPath, content: ContentHash) {
         self.owed[side as usize].remove(&(path.clone(), content));
-        self.known.insert((path.clone(), content));
+        self.known[side as usize].insert((path.clone(), content));
     }
 
     pub(crate) fn moves(&mut self, side: Side, from: &RelPath, to: &RelPath, content: ContentHash) {
+        self.known[side as usize].insert((from.clone(), content));
         self.makes(side, to, content);
         let owed = &mut self.owed[side as usize];
         if owed.remove(&(from.clone(), content)) {
@@ -94,20 +114,24 @@ impl Oracle {
     pub(crate) fn power_cut(
         &mut self,
         side: Side,
-        (before, everything): (&Tree, &BTreeSet<ContentHash>),
+        before: &BeforeCut,
         after: &Disk,
         bases: [&Tree; 2],
     ) {
         let tree = after.volume.tree();
         for (whose, base) in [Side::Alpha, Side::Beta].into_iter().zip(bases) {
             for (path, agreed) in base {
-                let had = before.get(path).and_then(content);
+                let had = before.tree.get(path).and_then(content);
                 let Some(content_agreed) = content(agreed).filter(|agreed| Some(*agreed) == had)
                 else {
                     continue;
                 };
                 let has = tree.get(path).and_then(content);
-                if has != Some(content_agreed) && !self.redone[side as usize].contains(path) {
+                // Somebody may have made anew what a batch had put there.
+                let redone = self.redone[side as usize].contains(path)
+                    || self.touched[side as usize].contains(path)
+                        && after.placed.contains(&(path.clone(), content_agreed));
+                if has != Some(content_agreed) && !redone {
                     self.fail(format!(
                         "base not sound: the base of {whose:?} has {path} = {agreed:?}, and a power cut \
                          on {side:?} left {:?} of it",
@@ -117,25 +141,26 @@ impl Oracle {
             }
         }
         self.redone[side as usize].clear();
-        for path in before.keys().chain(tree.keys()) {
-            if before.get(path) != tree.get(path) {
+        for path in before.tree.keys().chain(tree.keys()) {
+            if before.tree.get(path) != tree.get(path) {
                 self.touched[side as usize].insert(path.clone());
             }
         }
-        self.forgive(side, before, everything, after);
+        self.forgive(side, before, after);
     }
 
     /// Takes back what a power cut took from its owner: what was never durable is nobody's fault, and
     /// what the bases speak of was looked at before.
-    fn forgive(
-        &mut self,
-        side: Side,
-        before: &Tree,
-        everything: &BTreeSet<ContentHash>,
-        after: &Disk,
-    ) {
+    fn forgive(&mut self, side: Side, before: &BeforeCut, after: &Disk) {
+        let BeforeCut {
+            tree: before,
+            everything,
+            kept,
+        } = before;
         let tree = after.volume.tree();
         let left = after.volume.contents(false);
+        let still_kept = after.volume.kept_contents();
+        let was_kept = |wanted: &ContentHash| kept.contains(wanted) && !still_kept.contains(wanted);
         let has = |tree: &Tree, path: &RelPath, wanted: ContentHash| {
             tree.get(path).and_then(content) == Some(wanted)
         };
@@ -148,6 +173,8 @@ impl Oracle {
                     .filter(|at| has(&tree, at, wanted) && !has(before, at, wanted));
                 let back: Vec<RelPath> = back.cloned().collect();
                 self.owed[side as usize].extend(back.into_iter().map(|at| (at, wanted)));
+            } else if was_kept(&wanted) && !has(&tree, &path, wanted) {
+                // It was displaced before its owner had made it durable.
             } else if left.contains(&wanted) || !everything.contains(&wanted) {
                 self.owed[side as usize].insert((path, wanted));
             }
@@ -161,7 +188,9 @@ impl Oracle {
         self.answered.insert(path.clone());
         let near = |other: &RelPath| other == path || other.is_below(path) || path.is_below(other);
         let both = self.touched.iter().all(|touched| touched.iter().any(near));
-        if !both && !self.index_lost && !self.rules_changed {
+        // The sync itself has made a copy on both sides, before it was agreed on.
+        let made = shared::reconcile::copy_of(path).is_some();
+        if !both && !made && !self.index_lost && !self.rules_changed {
             self.fail(format!(
                 "false conflict: {path} gets a copy, and only one side was changed there: {:?}",
                 self.touched

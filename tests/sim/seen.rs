@@ -29,6 +29,13 @@ impl Slot {
     }
 }
 
+/// The moment at which a look began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Began {
+    number: u64,
+    alone: bool,
+}
+
 /// The map.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -37,6 +44,7 @@ pub(crate) struct Seen {
     applying: BTreeSet<RelPath>,
     touched: BTreeSet<RelPath>,
     looks: usize,
+    begun: u64,
     /// Whether what an apply touches is believed all the same.
     pub(crate) believes_all: bool,
 }
@@ -102,6 +110,23 @@ impl Seen {
         }
     }
 
+    /// Returns what is known below a directory and in no known directory.
+    pub(crate) fn strays(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Slot)> {
+        let is_stray = |(path, _): &(&RelPath, &Slot)| {
+            let parent = path.parent();
+            parent.as_ref() != dir
+                && parent.is_some_and(|parent| !self.get(&parent).is_some_and(Slot::is_dir))
+        };
+        let owned = |(path, slot): (&RelPath, &Slot)| (path.clone(), slot.clone());
+        match dir {
+            Some(dir) => below(&self.slots, dir)
+                .filter(is_stray)
+                .map(owned)
+                .collect(),
+            None => self.slots.iter().filter(is_stray).map(owned).collect(),
+        }
+    }
+
     pub(crate) fn take_unseen(&mut self) -> BTreeSet<RelPath> {
         std::mem::take(&mut self.unseen)
     }
@@ -114,8 +139,18 @@ impl Seen {
         self.unseen.contains(path)
     }
 
-    pub(crate) fn begin_look(&mut self) {
+    pub(crate) fn begin_look(&mut self) -> Began {
         self.looks += 1;
+        self.begun += 1;
+        Began {
+            number: self.begun,
+            alone: self.looks == 1,
+        }
+    }
+
+    /// Says whether another look was under way at any time since this one began.
+    pub(crate) fn overlaps(&self, began: Began) -> bool {
+        !began.alone || self.begun != began.number
     }
 
     pub(crate) fn end_look(&mut self) {
@@ -136,12 +171,10 @@ impl Seen {
         }
     }
 
-    /// Returns the paths that an apply worked on while a look was under way and of which nothing is known.
-    pub(crate) fn applied_unseen(&self) -> Vec<RelPath> {
-        let both = self.applying.iter().chain(&self.touched);
-        both.filter(|path| !self.believes_all && !self.slots.contains_key(*path))
-            .cloned()
-            .collect()
+    /// Returns the paths that an apply worked on while a look was under way.
+    pub(crate) fn doubtful(&self) -> Vec<RelPath> {
+        let both = self.applying.union(&self.touched);
+        both.filter(|_| !self.believes_all).cloned().collect()
     }
 
     /// Says whether an apply worked on this path while a look was under way.

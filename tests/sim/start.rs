@@ -52,7 +52,7 @@ impl World {
                 batch,
                 rows,
                 notes,
-                sync_tree,
+                first,
             } => {
                 self.work += u64::from(!rows.is_empty());
                 if let Some(process) = &mut self.node(side).process {
@@ -60,7 +60,7 @@ impl World {
                         batch,
                         rows,
                         notes,
-                        sync_tree,
+                        first,
                     });
                 }
             }

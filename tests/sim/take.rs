@@ -17,7 +17,7 @@ use crate::link::Piece;
 use crate::node::Lane;
 use crate::operation::{Operation, Progress, displaces, only_exec};
 use crate::seen::Slot;
-use crate::volume::{Dir, Ino, Intent, IntentRow, Line, Place};
+use crate::volume::{Dir, Ino, Intent, IntentRow, Line, Place, content};
 
 /// A batch that is being taken.
 #[derive(Debug)]
@@ -403,10 +403,22 @@ impl TakeJob {
                     };
                     base.push((op.path.clone(), agreed));
                 }
+                if let Some(content) = op.make.as_ref().and_then(content) {
+                    disk.placed.insert((op.path.clone(), content));
+                }
                 rows.push((op.path.clone(), row));
             }
             outcomes.push(outcome);
         }
+        let is_moved = |path: &RelPath, row: &SeenRow| match &row.entry {
+            Entry::Dir => !disk.volume.entry(path).is_some_and(Entry::is_dir),
+            _ => row.print.is_none(),
+        };
+        let moved: Vec<Report> = rows
+            .iter()
+            .filter(|(path, row)| row.as_ref().is_some_and(|row| is_moved(path, row)))
+            .map(|(path, _)| Report::Moved(path.clone()))
+            .collect();
         let orphans = orphans(disk, &rows);
         rows.extend(orphans.iter().map(|path| (path.clone(), None)));
         let stored = disk.index.notes.clone();
@@ -436,6 +448,7 @@ impl TakeJob {
                 ignored.push((path, Sight::Absent));
             }
         }
+        disk.reports.extend(moved);
         if !orphans.is_empty() {
             let absent = orphans.into_iter().map(|path| (path, Sight::Absent));
             disk.reports.push_back(Report::Observed(absent.collect()));

@@ -224,11 +224,20 @@ impl Volume {
             let line = self.line(**id);
             !at_rest && line.is_some_and(|line| line.staged != Some(**ino))
         });
+        let away: BTreeSet<&Ino> = kept.chain(displaced.map(|(_, ino)| ino)).collect();
+        let inside = self.inside.iter().filter(|((of, _), _)| away.contains(of));
         self.names
             .values()
-            .chain(kept)
-            .chain(displaced.map(|(_, ino)| ino))
+            .chain(away.iter().copied())
+            .chain(inside.map(|(_, ino)| ino))
             .filter_map(|ino| content(&self.inodes[ino].entry))
+            .collect()
+    }
+
+    /// Returns every content in the kept store.
+    pub(crate) fn kept_contents(&self) -> BTreeSet<ContentHash> {
+        let kept = self.kept.values();
+        kept.filter_map(|ino| content(&self.inodes[ino].entry))
             .collect()
     }
 
@@ -447,6 +456,10 @@ impl Volume {
             .collect();
         for path in shut {
             self.shut(&path, false);
+        }
+        // What an operation has swapped out may come back.
+        for inode in self.inodes.values_mut() {
+            inode.shut = false;
         }
     }
 

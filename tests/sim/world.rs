@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use disk::Durable;
 use shared::reconcile::Mode;
 use shared::tree::Side;
 use shared::utc::UtcMs;
@@ -409,11 +410,11 @@ impl World {
         let Some(commit) = process.commits.front_mut() else {
             return;
         };
-        if std::mem::take(&mut commit.sync_tree) {
-            if !node.disk.has(Defect::NoSyncBeforeAgreeing) {
-                node.disk.volume.sync_all();
-            }
-            return;
+        match std::mem::replace(&mut commit.first, Durable::Nothing) {
+            Durable::Nothing => {}
+            _ if node.disk.has(Defect::NoSyncBeforeAgreeing) => return,
+            Durable::Tree => return node.disk.volume.sync_all(),
+            Durable::Rows => return node.disk.sync_rows(&commit.rows),
         }
         if let Some(commit) = process.commits.pop_front() {
             node.disk.commit(&commit.rows, commit.notes);

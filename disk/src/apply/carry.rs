@@ -402,7 +402,11 @@ impl<'a> Work<'a> {
         if there.as_ref().map(fingerprint::inode) != Some(fingerprint::inode(&changed)) {
             return Err(End::Stale);
         }
-        self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
+        // Whoever wrote into it since it was checked has made another content of it.
+        let written = |stat: &Stat| (stat.st_size, fingerprint::mtime_ns(stat));
+        if self.checked.as_ref().map(written) == Some(written(&changed)) {
+            self.dressed = Some(Fingerprint::of(&changed, self.replica.root.device));
+        }
         self.changed = Some(file);
         Ok(())
     }
@@ -414,20 +418,22 @@ impl<'a> Work<'a> {
         displaced.filter(|_| displaces(self.op)).map(Rested::of)
     }
 
-    /// Returns what stands at the path after all steps.
-    pub(super) fn row(&self) -> Option<SeenRow> {
+    /// Returns what stands at the path after all steps, and whether somebody changed it again already.
+    pub(super) fn row(&self) -> Option<(SeenRow, bool)> {
         let entry = self.op.make.clone()?;
         let stat = handle::stat_at(self.parent, self.name()).ok().flatten();
         let Some(stat) = stat else {
-            return Some(SeenRow {
+            let row = SeenRow {
                 entry,
                 print: Fingerprint::UNKNOWN,
                 racy: false,
-            });
+            };
+            return Some((row, true));
         };
         let print = Fingerprint::of(&stat, self.replica.root.device);
         if entry.is_dir() {
-            return Some(SeenRow::dir(print.foreign));
+            let is_dir = fingerprint::kind(&stat) == FileType::Directory;
+            return Some((SeenRow::dir(print.foreign), !is_dir));
         }
         let ours = match (&entry, self.dressed) {
             (Entry::File { .. }, Some(dressed)) => dressed.is_moved(&stat),
@@ -438,13 +444,13 @@ impl<'a> Work<'a> {
                 .ready
                 .is_none_or(|ready| ready.inode == fingerprint::inode(&stat)),
         };
-        // Somebody changed it again already: the next look has to read it.
         let print = if ours { print } else { Fingerprint::UNKNOWN };
-        Some(SeenRow {
+        let row = SeenRow {
             entry,
             racy: print.is_racy(now_ns()),
             print,
-        })
+        };
+        Some((row, !ours))
     }
 
     /// Says whether the thing at a name is the one that was checked at the target, or another one with

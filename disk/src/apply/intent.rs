@@ -91,12 +91,14 @@ pub(super) fn clear(root: &Root) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the rows that the last batch before a crash agreed on and did not record.
+/// Returns the rows that the last batch before a crash agreed on and did not record. Rows up to batch
+/// `resolved` were stored on both sides: an intent of such a batch is one that was emptied, and that a
+/// power cut has brought back after its rows, or the whole base, were forgotten.
 ///
 /// # Errors
 /// When the tree cannot be looked at. An intent that cannot be read was not durable, so nothing was
 /// changed under it.
-pub(crate) fn recover(root: &Root, base: &Base) -> io::Result<Vec<AgreedRow>> {
+pub(crate) fn recover(root: &Root, base: &Base, resolved: Gen) -> io::Result<Vec<AgreedRow>> {
     let mut bytes = Vec::new();
     match handle::open_file(&root.private, INTENT) {
         Ok((mut file, _)) => drop(io::Read::read_to_end(&mut file, &mut bytes)?),
@@ -112,6 +114,9 @@ pub(crate) fn recover(root: &Root, base: &Base) -> io::Result<Vec<AgreedRow>> {
         return Ok(Vec::new());
     };
     let mut unrecorded = Vec::new();
+    if batch <= resolved {
+        return Ok(unrecorded);
+    }
     for row in rows {
         let is_recorded = base
             .get(&row.path)

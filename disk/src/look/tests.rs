@@ -280,9 +280,10 @@ fn what_a_blocked_directory_means() {
         before,
         found,
     };
+    let began = lock(&bench.replica.seen).begin_look();
     bench
         .replica
-        .observe(vec![finding], &mut Open::default())
+        .observe(vec![finding], began, &mut Open::default())
         .expect("observed");
     assert_eq!(
         bench.observed(),
@@ -550,4 +551,26 @@ fn a_file_that_never_rests_is_left_for_later() {
     bench.observed();
     bench.look();
     assert_eq!(bench.observed().len(), 1, "at rest it is told");
+}
+
+#[test]
+fn what_is_known_below_a_file_is_asked_for() {
+    for whole in [true, false] {
+        let bench = Bench::new();
+        bench.write("dir", "a file by now");
+        bench.write("other/file", "stays");
+        bench.look();
+        bench.observed();
+        let row = Slot::Is(SeenRow::dir(false));
+        for stray in ["dir/a", "dir/a/b", "gone/c"] {
+            lock(&bench.replica.seen).insert(path(stray), row.clone());
+        }
+        if whole {
+            bench.look();
+            assert_eq!(bench.observed(), ["dir/a -", "dir/a/b -", "gone/c -"]);
+        } else {
+            bench.look_at(&["dir/a"]);
+            assert_eq!(bench.observed(), ["dir/a -", "dir/a/b -"]);
+        }
+    }
 }

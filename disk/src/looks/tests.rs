@@ -143,3 +143,16 @@ fn a_deep_sweep_is_one_that_was_asked_for() {
     looks.ask_sweep();
     assert_eq!(looks.poll(now), Some(Look::All));
 }
+
+#[test]
+fn a_sweep_that_is_asked_for_during_a_sweep_comes_after_it() {
+    let (mut looks, now) = start();
+    assert!(is_sweep(&looks.poll(now)));
+    looks.sweep();
+    assert!(looks.poll(now).is_none(), "one at a time");
+    looks.swept(vec![], now);
+    assert!(!looks.is_idle(), "something may have been missed");
+    assert!(is_sweep(&looks.poll(now)));
+    looks.swept(vec![], now);
+    assert!(looks.is_idle());
+}

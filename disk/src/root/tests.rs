@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use crate::durable::Durable;
 use shared::transfer::Outcome;
 use shared::tree::Gen;
 
@@ -39,7 +40,7 @@ fn the_stamp_grows_with_what_is_recorded_at_most_once_a_minute() {
     let commit = |bench: &Bench| {
         bench
             .replica
-            .commit(&[], Notes::default(), Gen(0), false)
+            .commit(&[], Notes::default(), Gen(0), Durable::Rows)
             .expect("recorded");
     };
     commit(&bench);
@@ -140,7 +141,9 @@ fn a_marker_that_is_replaced_in_place_is_noticed() {
             "{error:?}"
         );
         *lock(&bench.replica.stamped) = None;
-        let committed = bench.replica.commit(&[], Notes::default(), Gen(0), false);
+        let committed = bench
+            .replica
+            .commit(&[], Notes::default(), Gen(0), Durable::Rows);
         assert!(committed.is_err(), "the older marker is not covered");
         assert!(!bench.at("c").exists());
         assert_eq!(bench.observed(), [""; 0]);

@@ -196,7 +196,7 @@ impl Pusher {
         if self.notes.paused != paused {
             self.notes.paused = paused;
             let batch = self.next_batch();
-            self.commit(batch, super::Committing::default(), false);
+            self.commit(batch, super::Committing::default(), disk::Durable::Rows);
             self.tell(Happening::Paused(paused));
         }
     }

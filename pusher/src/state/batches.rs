@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use disk::Durable;
 use shared::control::{Change, Happening};
 use shared::path::{RelPath, below};
 use shared::transfer::{BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, Outcome, Source};
@@ -27,8 +28,12 @@ pub(super) struct Batches {
     beta: Queue,
     flying: BTreeMap<Gen, Flying>,
     committing: BTreeMap<Gen, Committing>,
+    /// For each batch of `committing` the lowest one that it leaves open.
+    open_from: BTreeMap<Gen, Gen>,
     /// Batches whose rows the receiver has not confirmed, with the frames that it still has to confirm.
     unnoted: BTreeMap<Gen, usize>,
+    /// Rows that are stored here when the receiver has confirmed them. Their paths are busy until then.
+    awaited: BTreeMap<Gen, Vec<AgreedRow>>,
     lane: [u64; 2],
 }
 
@@ -65,6 +70,17 @@ pub(super) struct Committing {
     pub(super) rows: Vec<AgreedRow>,
     /// Those that the receiver has to be told of.
     pub(super) announce: Vec<AgreedRow>,
+    /// Those that were found equal on both sides. They are stored here when the receiver has them.
+    pub(super) found: Vec<AgreedRow>,
+}
+
+impl Committing {
+    /// Returns the lowest batch that is not stored before these rows are: the receiver may tell of rows
+    /// that are older than the batch that stores them here.
+    fn lowest(&self, batch: Gen) -> Gen {
+        let rows = self.rows.iter().map(|(_, row)| row.batch);
+        rows.min().map_or(batch, |lowest| lowest.min(batch))
+    }
 }
 
 impl Queue {
@@ -180,18 +196,32 @@ impl Batches {
 
     /// Takes rows that are about to be made durable. Their paths are busy until they are.
     pub(super) fn committing(&mut self, batch: Gen, rows: Committing) {
-        for (path, _) in &rows.rows {
+        for (path, _) in rows.rows.iter().chain(&rows.found) {
             self.busy.entry(path.clone()).or_default();
         }
+        self.open_from.insert(batch, rows.lowest(batch));
         self.committing.insert(batch, rows);
     }
 
     pub(super) fn committed(&mut self, batch: Gen) -> Option<Committing> {
         let committed = self.committing.remove(&batch)?;
-        for (path, _) in &committed.rows {
+        self.open_from.remove(&batch);
+        self.abandon(&committed.rows);
+        Some(committed)
+    }
+
+    /// Holds rows until the receiver has confirmed them.
+    pub(super) fn await_noted(&mut self, batch: Gen, rows: Vec<AgreedRow>) {
+        if !rows.is_empty() {
+            self.awaited.insert(batch, rows);
+        }
+    }
+
+    /// Lets go of the paths of some rows.
+    pub(super) fn abandon(&mut self, rows: &[AgreedRow]) {
+        for (path, _) in rows {
             self.free(path);
         }
-        Some(committed)
     }
 
     fn free(&mut self, path: &RelPath) {
@@ -205,21 +235,25 @@ impl Batches {
         *self.unnoted.entry(batch).or_default() += 1;
     }
 
-    /// Takes it that the receiver has stored the rows of one such frame.
-    pub(super) fn noted(&mut self, batch: Gen) {
-        if let Some(frames) = self.unnoted.get_mut(&batch) {
-            *frames -= 1;
-            if *frames == 0 {
-                self.unnoted.remove(&batch);
-            }
+    /// Takes it that the receiver has stored the rows of one such frame; returns those that can be stored
+    /// here now.
+    pub(super) fn noted(&mut self, batch: Gen) -> Vec<AgreedRow> {
+        let Some(frames) = self.unnoted.get_mut(&batch) else {
+            return Vec::new();
+        };
+        *frames -= 1;
+        if *frames > 0 {
+            return Vec::new();
         }
+        self.unnoted.remove(&batch);
+        self.awaited.remove(&batch).unwrap_or_default()
     }
 
     /// Returns the lowest batch that is not known to be stored on both sides.
     pub(super) fn first_open(&self) -> Option<Gen> {
         [
             self.flying.keys().next(),
-            self.committing.keys().next(),
+            self.open_from.values().min(),
             self.unnoted.keys().next(),
         ]
         .into_iter()
@@ -251,6 +285,10 @@ impl Batches {
             self.end(&op, false);
         }
         self.unnoted.clear();
+        // Of those that it has stored, it tells when it comes back.
+        for rows in std::mem::take(&mut self.awaited).into_values() {
+            self.abandon(&rows);
+        }
         self.lane[Side::Beta as usize] = 0;
     }
 
@@ -350,6 +388,10 @@ impl Pusher {
             if done {
                 self.trees
                     .observe(side, op.path.clone(), op.make.clone().into());
+                let makes_dir = op.make.as_ref().is_some_and(Entry::is_dir);
+                if makes_dir && op.expect.as_ref().is_some_and(|was| !was.is_dir()) {
+                    self.plan_below(&op.path);
+                }
                 let change = Change::between(op.expect.as_ref(), op.make.as_ref());
                 let len = op.make.as_ref().map_or(0, Entry::len);
                 self.tell(Happening::Changed {
@@ -401,7 +443,7 @@ impl Pusher {
         }
         self.announce(batch, &stored);
         if !commit.rows.is_empty() {
-            self.commit(batch, commit, false);
+            self.commit(batch, commit, Durable::Rows);
         }
     }
 

@@ -14,13 +14,14 @@
 
 use std::time::Instant;
 
+use disk::Durable;
 use shared::control::{Happening, PeerState};
 use shared::hash::SetHash;
 use shared::tree::{BaseRow, GEN_GROWTH_MAX, GEN_LEAD_MAX, PATHS_MAX, Side, Sight};
 use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, SeenRow, Welcome, pages};
 
 use super::batches::Committing;
-use super::{Action, Pusher};
+use super::{Action, Pusher, rules_path};
 
 /// Said to a receiver whose batch numbers nobody can have given it.
 const FAR_AHEAD: &str = "the receiver's base has batch numbers that this pusher has never given; \
@@ -92,7 +93,7 @@ impl Pusher {
             Frame::Ready(hash) if greeting => self.ready(hash),
             Frame::Moving(moves) if greeted => self.beta_moves = moves,
             Frame::Folds(folds) if greeting => self.mind_twins(folds),
-            Frame::Noted(batch) if greeted => self.batches.noted(batch),
+            Frame::Noted(batch) if greeted => self.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
                 self.swept(Side::Beta, &[id]);
                 self.check_hash(hash);
@@ -205,9 +206,9 @@ impl Pusher {
             batch,
             Committing {
                 rows,
-                announce: Vec::new(),
+                ..Committing::default()
             },
-            false,
+            Durable::Rows,
         );
     }
 
@@ -239,6 +240,9 @@ impl Pusher {
                 .observe(Side::Beta, path.clone(), row.entry.clone().into());
             self.agree(path.clone(), row.clone());
             self.due.insert(path.clone());
+            if *path == rules_path() {
+                self.actions.push(Action::ReadRules);
+            }
         }
         if let Some(batch) = newer.iter().map(|(_, row)| row.batch).max() {
             self.notes.last_batch = self.notes.last_batch.max(batch);
@@ -247,9 +251,9 @@ impl Pusher {
                 batch,
                 Committing {
                     rows: newer,
-                    announce: Vec::new(),
+                    ..Committing::default()
                 },
-                false,
+                Durable::Rows,
             );
         }
     }

@@ -188,6 +188,13 @@ impl Walk<'_> {
 
     fn plan_path(&mut self, path: &RelPath, inside: Range<usize>) -> Left {
         if (self.busy)(path) {
+            let sights = [Side::Alpha, Side::Beta].map(|side| self.trees.sight(side, path));
+            let is_file = |sight: &Sight| sight.entry().is_some_and(|entry| !entry.is_dir());
+            if sights.iter().any(is_file) {
+                // Whether there will be a directory for what lies below is being settled.
+                self.plan.undecided.extend_from_slice(&self.paths[inside]);
+                return Left::UNKNOWN;
+            }
             return Left::UNKNOWN.and(self.visit(inside));
         }
         let (alpha, beta) = (

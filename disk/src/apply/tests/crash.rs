@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::durable::Durable;
 use shared::control::Pick;
 
 use super::*;
@@ -364,12 +365,12 @@ fn around_the_other_writes_of_the_index() {
         };
         let committed = bench
             .replica
-            .commit(&[row("old", 1)], notes(false), Gen(0), true);
+            .commit(&[row("old", 1)], notes(false), Gen(0), Durable::Tree);
         committed.expect("recorded");
         bench.stop_after(steps);
         let result = bench
             .replica
-            .commit(&[row("new", 2)], notes(true), Gen(0), true);
+            .commit(&[row("new", 2)], notes(true), Gen(0), Durable::Tree);
         let bench = bench.crash();
         let found = (names(&bench), bench.stored.notes.paused);
         let (before, after) = (
@@ -391,7 +392,7 @@ fn around_the_other_writes_of_the_index() {
         let notes = Notes::default();
         bench
             .replica
-            .commit(&[row("old", 1)], notes.clone(), Gen(0), false)
+            .commit(&[row("old", 1)], notes.clone(), Gen(0), Durable::Rows)
             .expect("recorded");
         bench.stop_after(steps);
         let result = bench.replica.forget_base(notes);
@@ -434,4 +435,39 @@ fn around_the_other_writes_of_the_index() {
             "died after {steps} steps"
         );
     }
+}
+
+/// The intent is emptied without a barrier: after a power cut it may be there again.
+#[test]
+fn an_intent_that_comes_back_is_not_believed_once_its_batch_is_settled() {
+    let mut bench = Bench::in_memory();
+    let intent = bench.root().join(".layer-sync/intent");
+    let saved = bench.dir.path().join("saved");
+    let (from, to) = (intent.clone(), saved.clone());
+    bench.hook(move |step| {
+        if step == Step::Index {
+            fs::copy(&from, &to).expect("copied");
+        }
+        ControlFlow::Continue(())
+    });
+    let made = bench.apply(vec![op("dir", None, Some(Entry::Dir))], &[]);
+    assert_eq!(made, [Outcome::Done]);
+    bench.hook(|_| ControlFlow::Continue(()));
+    let come_back = || {
+        fs::copy(&saved, &intent).expect("copied");
+    };
+
+    let notes = bench.replica.notes();
+    bench.replica.forget_base(notes.clone()).expect("forgotten");
+    let bench = bench.reopen_after(come_back);
+    let [(_, row)] = &bench.base()[..] else {
+        panic!("nothing says that it is settled: {:?}", bench.base());
+    };
+    bench.replica.forget_base(notes.clone()).expect("forgotten");
+    bench
+        .replica
+        .commit(&[], notes, row.batch, Durable::Nothing)
+        .expect("settled");
+    let bench = bench.reopen_after(come_back);
+    assert!(bench.base().is_empty(), "it is settled");
 }
