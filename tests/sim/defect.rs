@@ -30,4 +30,6 @@ pub(crate) enum Defect {
     GivenBeforeDurable,
     /// Directories are not made durable before a batch is recorded.
     DirectoriesNotSynced,
+    /// The guard lets everything pass.
+    GuardAsleep,
 }

@@ -41,7 +41,7 @@ pub(crate) struct Failure {
 /// # Errors
 /// The first thing that was wrong.
 pub(crate) fn play(script: &Script, defect: Option<Defect>, loud: bool) -> Result<u64, Failure> {
-    let mut world = World::new(script.mode, *EPOCH, defect);
+    let mut world = World::new((script.mode, script.guarded), *EPOCH, defect);
     world.loud = loud;
     for (number, Line { act, chance }) in script.lines.iter().enumerate() {
         world.chance = Chance::new(*chance);
@@ -221,6 +221,12 @@ impl World {
                 let held = |said: &Option<(bool, u64)>| matches!(said, Some((false, 1..)));
                 if self.oracle.rules_changed && self.said.iter().all(held) {
                     return false;
+                }
+                if let Some(batch) = self.alarm.take() {
+                    let undo = self.chance.one_in(2);
+                    self.oracle.answered_the_guard();
+                    self.ask(Side::Alpha, Request::Confirm { batch, undo });
+                    continue;
                 }
                 if self.said != [None; 2] {
                     waited += self.pass_to_timer();

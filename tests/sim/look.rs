@@ -351,7 +351,8 @@ impl LookJob {
                 self.unknown(finding.path);
                 continue;
             }
-            let overlaps = disk.seen.overlaps(self.began);
+            let believes = disk.has(Defect::LookBelievesAll);
+            let overlaps = !believes && disk.seen.overlaps(self.began);
             let seen = &mut disk.seen;
             match finding.found {
                 Found::Row(row) => {

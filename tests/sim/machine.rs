@@ -13,6 +13,7 @@ use shared::control::{Event as Told, Request, Response};
 use shared::ignore::Rules;
 use shared::path::RelPath;
 use shared::reconcile::Mode;
+use shared::safety::Limits;
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{Gen, Side, Sight};
 use shared::utc::UtcMs;
@@ -21,6 +22,19 @@ use shared::wire::{AgreedRow, Frame, PairId};
 /// The cycle of both sides.
 const INTERVAL: Duration = Duration::from_secs(30);
 const PAIR: PairId = PairId([7; 16]);
+/// What the guard of a guarded history lets pass: a tree has a handful of files.
+pub(crate) const GUARDED: Limits = Limits {
+    delete_percent: 40,
+    delete_min: 2,
+    rewrite_percent: 60,
+    rewrite_min: 3,
+};
+/// What it lets pass in the others: everything.
+pub(crate) const UNGUARDED: Limits = Limits {
+    delete_percent: 100,
+    rewrite_percent: 100,
+    ..GUARDED
+};
 
 /// A state machine.
 pub(crate) enum Machine {
@@ -72,18 +86,19 @@ pub(crate) enum Does {
 
 impl Machine {
     /// Starts a side from what its disk had stored.
-    pub(crate) fn start(side: Side, mode: Mode, stored: Stored, now: Instant, utc: UtcMs) -> Self {
+    pub(crate) fn start(
+        side: Side,
+        (mode, limits): (Mode, Limits),
+        stored: Stored,
+        now: Instant,
+        utc: UtcMs,
+    ) -> Self {
         let looks = Looks::new(Quiet::new(None), INTERVAL, now);
         match side {
             Side::Alpha => {
                 let setup = alpha::Setup {
                     folds: false,
-                    // Small trees are emptied all the time.
-                    limits: shared::safety::Limits {
-                        delete_percent: 100,
-                        rewrite_percent: 100,
-                        ..shared::safety::Limits::default()
-                    },
+                    limits,
                     conflicts: shared::reconcile::ConflictRules::default(),
                     node: "vm".into(),
                     root: "tree".into(),

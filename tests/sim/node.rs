@@ -8,6 +8,8 @@ use disk::Durable;
 use disk::watch::Hint;
 use disk::{Notes, Report};
 use shared::path::RelPath;
+use shared::reconcile::Mode;
+use shared::safety::Limits;
 use shared::transfer::Batch;
 use shared::tree::{Gen, Side};
 use shared::utc::UtcMs;
@@ -129,7 +131,7 @@ impl Node {
     }
 
     /// Starts the process.
-    pub(crate) fn start(&mut self, epoch: Instant, mode: shared::reconcile::Mode) {
+    pub(crate) fn start(&mut self, epoch: Instant, policy: (Mode, Limits)) {
         let stored = self.disk.open();
         // A watcher that starts hears nothing of what was before.
         self.unheard.clear();
@@ -137,7 +139,7 @@ impl Node {
         self.redial_at = self.mono;
         let (now, utc) = (epoch + self.mono, UtcMs(self.wall_ms));
         self.process = Some(Process {
-            machine: Machine::start(self.side, mode, stored, now, utc),
+            machine: Machine::start(self.side, policy, stored, now, utc),
             inputs: VecDeque::from([Input::Happens(Happens::Tick)]),
             hints: VecDeque::new(),
             jobs: Vec::new(),

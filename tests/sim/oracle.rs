@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::hash::ContentHash;
 use shared::path::RelPath;
-use shared::transfer::Batch;
+use shared::transfer::{Batch, Op};
 use shared::tree::{Entry, Side};
 
 use crate::disk::Disk;
+use crate::machine::GUARDED;
 use crate::volume::{Volume, content};
 
 /// A tree.
@@ -56,6 +57,9 @@ pub(crate) struct Oracle {
     answered: BTreeSet<RelPath>,
     /// Every content that people ever had at a path of their side.
     known: [BTreeSet<(RelPath, ContentHash)>; 2],
+    /// Whether there is a guard, and whether a person has answered it since all was equal.
+    guarded: bool,
+    guard_answered: bool,
     /// Whether an index was lost since all was equal: then nobody knows who changed what.
     pub(crate) index_lost: bool,
     /// Whether anything was ever ignored: what both sides have of it is not remembered.
@@ -65,6 +69,14 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
+    /// Makes one that has seen nothing.
+    pub(crate) fn new(guarded: bool) -> Self {
+        Self {
+            guarded,
+            ..Self::default()
+        }
+    }
+
     /// Notes that something is wrong, if nothing was before.
     pub(crate) fn fail(&mut self, what: String) {
         self.violation.get_or_insert(what);
@@ -213,9 +225,75 @@ impl Oracle {
         }
     }
 
+    /// Takes it that a person has answered the guard: what it waited for may pass.
+    pub(crate) fn answered_the_guard(&mut self) {
+        self.guard_answered = true;
+    }
+
+    /// Looks whether the guard was asked. A batch may be a part of what it judged, and it does not count
+    /// what turned up elsewhere, if only for a moment, or has a conflict copy: so only what is too much by itself is wrong.
+    pub(crate) fn check_guard(&mut self, on: Side, batch: &Batch, disks: [&Disk; 2]) {
+        if !self.guarded || self.guard_answered {
+            return;
+        }
+        let here = disks[on as usize].volume.tree();
+        let elsewhere = |path: &RelPath, wanted: ContentHash| {
+            let of = |tree: &Tree| {
+                tree.iter()
+                    .any(|(at, entry)| at != path && content(entry) == Some(wanted))
+            };
+            let mut known = self.known.iter().flatten();
+            of(&here)
+                || of(&disks[on.other() as usize].volume.tree())
+                || known.any(|(at, content)| at != path && *content == wanted)
+        };
+        let answered = |path: &RelPath| {
+            let near = |top: &RelPath| path == top || path.is_below(top);
+            self.answered.iter().any(near)
+        };
+        let counts = |op: &&Op| {
+            let lost = op.expect.as_ref().and_then(content);
+            lost.is_some_and(|lost| !answered(&op.path) && !elsewhere(&op.path, lost))
+        };
+        let (deletes, rewrites): (Vec<&Op>, Vec<&Op>) = batch
+            .ops
+            .iter()
+            .filter(counts)
+            .partition(|op| op.make.is_none());
+        let is_new =
+            |op: &&&Op| op.make.as_ref().and_then(content) != op.expect.as_ref().and_then(content);
+        let (deletes, rewrites) = (
+            deletes.len() as u64,
+            rewrites.iter().filter(is_new).count() as u64,
+        );
+        // What the pusher has seen may be older than the tree: more files there would let more pass.
+        let seen = disks[on as usize].seen_tree();
+        let agreed = disks[on as usize].agreed();
+        let files = [&here, &seen, &agreed].map(|tree| {
+            tree.values()
+                .filter(|entry| content(entry).is_some())
+                .count() as u64
+        });
+        let files = files.into_iter().max().unwrap_or_default() + deletes;
+        let exceeds = |count: u64, min: u64, percent: u8| {
+            count >= min && count * 100 > files * u64::from(percent)
+        };
+        if exceeds(deletes, GUARDED.delete_min, GUARDED.delete_percent)
+            || exceeds(rewrites, GUARDED.rewrite_min, GUARDED.rewrite_percent)
+        {
+            self.fail(format!(
+                "guard not respected: {deletes} deletions and {rewrites} rewrites of {files} files on {on:?}"
+            ));
+        }
+    }
+
     /// Looks whether what a side is about to delete was agreed on: what somebody changed there since must
     /// live on in a tree, if only as a conflict copy.
     pub(crate) fn check_agreed_deletions(&mut self, on: Side, batch: &Batch, disks: [&Disk; 2]) {
+        if self.guard_answered {
+            // Somebody may have had a whole batch undone.
+            return;
+        }
         let trees = [disks[0].volume.tree(), disks[1].volume.tree()];
         let bases = disks.map(Disk::agreed);
         for op in batch.ops.iter().filter(|op| op.make.is_none()) {
@@ -285,6 +363,7 @@ impl Oracle {
         self.check_nothing_lost(disks, true);
         self.touched = [BTreeSet::new(), BTreeSet::new()];
         self.answered.clear();
+        self.guard_answered = false;
         self.index_lost = false;
     }
 

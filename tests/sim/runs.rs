@@ -18,14 +18,15 @@ const FOUND: &str = include_str!("../fixtures/sim-seeds.txt");
 /// Says everything about a failing seed that helps to find out why.
 fn report(seed: u64, script: &Script, failure: &Failure, defect: Option<Defect>) -> String {
     let (short, failure) = shrink(script, failure.clone(), defect);
+    let guard = if script.guarded { "g" } else { "" };
     let lines: Vec<String> = short
         .lines
         .iter()
         .map(|line| format!("  {:?}", line.act))
         .collect();
     format!(
-        "seed {seed} ({:?}): {}\nshrunk from {} lines to {}:\n{}\nreplay it with\n  \
-         LAYER_SYNC_SIM_SEED={seed} cargo test -p tests --test sim replay -- --nocapture\n",
+        "seed {guard}{seed} ({:?}): {}\nshrunk from {} lines to {}:\n{}\nreplay it with\n  \
+         LAYER_SYNC_SIM_SEED={guard}{seed} cargo test -p tests --test sim replay -- --nocapture\n",
         short.mode,
         failure.what,
         script.lines.len(),
@@ -36,6 +37,7 @@ fn report(seed: u64, script: &Script, failure: &Failure, defect: Option<Defect>)
 
 /// Plays seeds on some threads; returns the lowest one that fails.
 fn play_all(
+    script: fn(u64) -> Script,
     seeds: std::ops::Range<u64>,
     threads: usize,
     defect: Option<Defect>,
@@ -49,7 +51,7 @@ fn play_all(
             if seed >= end.load(Ordering::Relaxed) {
                 return found;
             }
-            if let Err(failure) = play(&Script::of_seed(seed), defect, false) {
+            if let Err(failure) = play(&script(seed), defect, false) {
                 end.fetch_min(seed, Ordering::Relaxed);
                 if found.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
                     found = Some((seed, failure));
@@ -84,11 +86,20 @@ fn asked_seeds() -> (std::ops::Range<u64>, usize) {
 
 #[test]
 fn seeds() {
+    play_asked(Script::of_seed);
+}
+
+#[test]
+fn guarded_seeds() {
+    play_asked(Script::guarded);
+}
+
+fn play_asked(script: fn(u64) -> Script) {
     let (seeds, threads) = asked_seeds();
     let (count, began) = (seeds.end - seeds.start, Instant::now());
-    let found = play_all(seeds, threads, None);
+    let found = play_all(script, seeds, threads, None);
     if let Some((seed, failure)) = found {
-        panic!("{}", report(seed, &Script::of_seed(seed), &failure, None));
+        panic!("{}", report(seed, &script(seed), &failure, None));
     }
     let took = began.elapsed().as_secs_f64();
     println!(
@@ -104,8 +115,14 @@ fn seeds_that_failed_once() {
         if text.is_empty() {
             continue;
         }
-        let seed = text.parse().expect("a seed, then a comment");
-        let script = Script::of_seed(seed);
+        let seed = text.trim_start_matches('g');
+        let is_guarded = seed != text;
+        let seed = seed.parse().expect("a seed, then a comment");
+        let script = if is_guarded {
+            Script::guarded(seed)
+        } else {
+            Script::of_seed(seed)
+        };
         if let Err(failure) = play(&script, None, false) {
             panic!("{}", report(seed, &script, &failure, None));
         }
@@ -117,8 +134,13 @@ fn replay() {
     let Ok(seed) = std::env::var("LAYER_SYNC_SIM_SEED") else {
         return;
     };
+    // A `g` before the number: with a guard.
+    let (script, seed): (fn(u64) -> Script, _) = match seed.strip_prefix('g') {
+        Some(seed) => (Script::guarded, seed.to_owned()),
+        None => (Script::of_seed, seed),
+    };
     let seed = seed.parse().expect("LAYER_SYNC_SIM_SEED is a number");
-    let script = Script::of_seed(seed);
+    let script = script(seed);
     if let Err(failure) = play(&script, None, false) {
         let (short, _) = shrink(&script, failure.clone(), None);
         drop(play(&short, None, true));
@@ -139,18 +161,24 @@ fn a_seed_is_one_history() {
 }
 
 macro_rules! caught {
-    ($($name:ident: $defect:ident),* $(,)?) => { $(
+    ($script:path; $($name:ident: $defect:ident),* $(,)?) => { $(
         #[test]
         fn $name() {
-            let found = play_all(0..DEFECT_SEEDS, 1, Some(Defect::$defect));
+            let found = play_all($script, 0..DEFECT_SEEDS, 1, Some(Defect::$defect));
             let (seed, failure) = found.expect("the defect is found");
-            assert_eq!(play(&Script::of_seed(seed), None, false).err(), None, "without it");
+            assert_eq!(play(&$script(seed), None, false).err(), None, "without it");
             println!("found by seed {seed}: {}", failure.what);
         }
     )* };
 }
 
 caught! {
+    Script::guarded;
+    batches_that_the_guard_never_saw: GuardAsleep,
+}
+
+caught! {
+    Script::of_seed;
     base_recorded_before_the_data_is_durable: BaseBeforeData,
     rename_instead_of_exchange: RenameInsteadOfExchange,
     absence_inferred_from_an_unreadable_folder: AbsenceFromUnreadable,

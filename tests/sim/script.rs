@@ -55,6 +55,8 @@ pub(crate) struct Line {
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     pub(crate) mode: Mode,
+    /// Whether the pusher has a guard. Small trees are emptied all the time; so most have none.
+    pub(crate) guarded: bool,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -106,7 +108,18 @@ impl Script {
         };
         Self {
             mode,
+            guarded: false,
             lines: lines.into_iter().map(line).collect(),
+        }
+    }
+}
+
+impl Script {
+    /// Makes the same script for a pair with a guard.
+    pub(crate) fn guarded(seed: u64) -> Self {
+        Self {
+            guarded: true,
+            ..Self::of_seed(seed)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Carries out what a side wants done: the `start` of both event loops.
 
-use shared::control::{Happening, Response};
+use shared::control::{Happening, Problem, Response};
 use shared::transfer::Batch;
 use shared::tree::{Gen, Side};
 use shared::wire::Frame;
@@ -76,6 +76,7 @@ impl World {
             }
             Does::Tell(told) => match told.what {
                 Happening::Conflict { path, .. } => self.oracle.conflict(&path),
+                Happening::Halted(problem) if batch_of(&problem).is_some() => {}
                 Happening::Halted(problem) => self.oracle.fail(format!(
                     "{side:?} has halted: {} {}",
                     problem.code, problem.text
@@ -103,6 +104,9 @@ impl World {
     fn check_deletions(&mut self, on: Side, batch: &Batch) {
         let other = &self.nodes[on.other() as usize].disk;
         self.oracle.check_deletions(on, batch, other);
+        let [alpha, beta] = &self.nodes;
+        let disks = [&alpha.disk, &beta.disk];
+        self.oracle.check_guard(on, batch, disks);
         if self.mode == shared::reconcile::Mode::TwoWaySafe {
             let [alpha, beta] = &self.nodes;
             let disks = [&alpha.disk, &beta.disk];
@@ -179,6 +183,9 @@ impl World {
     fn answered(&mut self, side: Side, id: u64, response: &Response) {
         if let Response::Status(status) = response {
             let held = status.sync.counts.held;
+            if side == Side::Alpha {
+                self.alarm = status.problems.iter().find_map(batch_of);
+            }
             if id == self.asked {
                 self.said[side as usize] = Some((status.sync.in_sync, held));
             }
@@ -196,6 +203,20 @@ impl World {
             self.oracle.check_in_sync(side, [&alpha.disk, &beta.disk]);
         }
     }
+}
+
+/// Returns the batch for which the guard asks.
+fn batch_of(problem: &Problem) -> Option<String> {
+    let codes = [
+        "halted.emptied",
+        "halted.mass_delete",
+        "halted.mass_rewrite",
+    ];
+    let (_, after) = problem.fix.split_once("layer-sync confirm ")?;
+    let batch = after.split('`').next().filter(|batch| batch.len() == 8)?;
+    codes
+        .contains(&problem.code.as_str())
+        .then(|| batch.to_owned())
 }
 
 /// Returns what a giver has to send for a batch.

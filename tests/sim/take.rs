@@ -448,7 +448,9 @@ impl TakeJob {
                 ignored.push((path, Sight::Absent));
             }
         }
-        disk.reports.extend(moved);
+        if !disk.has(Defect::LookBelievesAll) {
+            disk.reports.extend(moved);
+        }
         if !orphans.is_empty() {
             let absent = orphans.into_iter().map(|path| (path, Sight::Absent));
             disk.reports.push_back(Report::Observed(absent.collect()));

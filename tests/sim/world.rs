@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use disk::Durable;
 use shared::reconcile::Mode;
+use shared::safety::Limits;
 use shared::tree::Side;
 use shared::utc::UtcMs;
 
 use crate::chance::Chance;
 use crate::defect::Defect;
 use crate::link::{Head, Link};
-use crate::machine::Happens;
+use crate::machine::{GUARDED, Happens, UNGUARDED};
 use crate::node::{Input, Job, Next, Node};
 use crate::oracle::Oracle;
 use crate::take::Taken;
@@ -25,6 +26,10 @@ const REDIAL_LATER: Duration = Duration::from_secs(2);
 pub(crate) struct World {
     pub(crate) epoch: Instant,
     pub(crate) mode: Mode,
+    /// What the pusher's guard lets pass.
+    pub(crate) limits: Limits,
+    /// The batch that waits for a person.
+    pub(crate) alarm: Option<String>,
     pub(crate) nodes: [Node; 2],
     pub(crate) links: Vec<Link>,
     last_link: u64,
@@ -68,16 +73,27 @@ enum Step {
 
 impl World {
     /// Makes a world in which nothing runs.
-    pub(crate) fn new(mode: Mode, epoch: Instant, defect: Option<Defect>) -> Self {
+    pub(crate) fn new(
+        (mode, guarded): (Mode, bool),
+        epoch: Instant,
+        defect: Option<Defect>,
+    ) -> Self {
+        let limits = match defect {
+            Some(Defect::GuardAsleep) => UNGUARDED,
+            _ if guarded => GUARDED,
+            _ => UNGUARDED,
+        };
         Self {
             epoch,
             mode,
+            limits,
+            alarm: None,
             nodes: SIDES.map(|side| Node::new(side, defect)),
             links: Vec::new(),
             last_link: 0,
             last_stream: 0,
             chance: Chance::new(0),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(guarded),
             mending: false,
             work: 0,
             said: [None; 2],
@@ -234,8 +250,8 @@ impl World {
             }
             Step::Close(link) => self.links[link].cut(),
             Step::Start(side) => {
-                let (epoch, mode) = (self.epoch, self.mode);
-                self.node(side).start(epoch, mode);
+                let (epoch, policy) = (self.epoch, (self.mode, self.limits));
+                self.node(side).start(epoch, policy);
             }
         }
         self.gather_hints();
