@@ -85,3 +85,26 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn the_order_is_that_of_the_components_wherever_the_first_difference_is() {
+    let mut paths = Vec::new();
+    for len in 1..20 {
+        for at in 0..len {
+            for other in ["", "/x", "-", "0", "z", "한"] {
+                let mut text = "a".repeat(at);
+                text.push('b');
+                text.push_str(other);
+                text.push_str(&"a".repeat(len - at));
+                paths.push(RelPath::parse(&text).unwrap());
+            }
+        }
+    }
+    for a in &paths {
+        for b in &paths {
+            let ours = a.as_str().split('/').map(str::as_bytes);
+            let theirs = b.as_str().split('/').map(str::as_bytes);
+            assert_eq!(a.cmp(b), ours.cmp(theirs), "{a} {b}");
+        }
+    }
+}
