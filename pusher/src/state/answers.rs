@@ -371,16 +371,32 @@ impl Pusher {
     /// Says whether a path will not move by itself: it, or a directory above it, waits for something
     /// or is left alone.
     fn waits(&self, path: &RelPath) -> bool {
-        let waits = |path: &RelPath| {
-            self.untracked.contains(path) || self.holds.get(path).is_some() || self.is_ignored(path)
-        };
-        waits(path) || path.ancestors().any(|above| waits(&above))
+        self.waits_itself(path) || path.ancestors().any(|above| self.waits_itself(&above))
+    }
+
+    fn waits_itself(&self, path: &RelPath) -> bool {
+        self.untracked.contains(path) || self.holds.get(path).is_some() || self.is_ignored(path)
     }
 
     /// Counts paths that still have to move, and the bytes of content that still have to travel.
     fn pending(&self) -> (u64, u64) {
+        let [alpha, beta] = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
+        let only_beta = beta.keys().filter(|path| !alpha.contains_key(*path));
         let (mut paths, mut bytes) = (0, 0_u64);
-        for path in self.unsettled().iter().filter(|path| !self.waits(path)) {
+        // Neighbours have the same directories above them.
+        let mut above: Option<(RelPath, bool)> = None;
+        for path in alpha.keys().chain(only_beta) {
+            let parent_waits = path.parent().is_some_and(|parent| match &above {
+                Some((known, waits)) if *known == parent => *waits,
+                _ => {
+                    let waits = self.waits(&parent);
+                    above = Some((parent, waits));
+                    waits
+                }
+            });
+            if parent_waits || self.waits_itself(path) {
+                continue;
+            }
             let sides = [Side::Alpha, Side::Beta].map(|side| self.trees.sight(side, path));
             paths += 1;
             if sides[0] != sides[1] {
