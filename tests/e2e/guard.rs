@@ -259,12 +259,17 @@ fn a_folder_that_comes_back_needs_no_command() {
     assert_equal(&pair.pusher.root, &pair.receiver.root);
 }
 
-/// Puts an older copy of a folder back over it, with its marker, as a backup does.
+/// Puts an older copy of a folder back over it, with its marker, as a backup does. The marker comes first:
+/// what comes before it cannot be told from somebody's edits, and may cross.
 #[track_caller]
 fn put_back(backup: &Path, root: &Path) {
-    let both = [backup.join("."), root.to_owned()].map(|path| path.to_str().unwrap().to_owned());
-    let copied = run("cp", ["-a", "--remove-destination", &both[0], &both[1]]);
-    assert_eq!(copied.code, 0, "{copied:#?}");
+    fs::create_dir_all(root).unwrap();
+    for part in [".layer-sync", "."] {
+        let both = [backup.join(part), root.to_owned()];
+        let both = both.map(|path| path.to_str().unwrap().to_owned());
+        let copied = run("cp", ["-a", "--remove-destination", &both[0], &both[1]]);
+        assert_eq!(copied.code, 0, "{copied:#?}");
+    }
 }
 
 #[test]
