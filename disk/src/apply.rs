@@ -223,7 +223,7 @@ impl Replica {
         if jobs.iter().any(|job| displaces(job.op)) {
             self.kept.sync()?;
         }
-        volume::sync_all(self.root.as_fd(), &open, more)
+        self.flushed.all(self.root.as_fd(), &open, more)
     }
 
     fn give_up(&self, job: &Job<'_>, error: Errno) -> Carried {
@@ -464,7 +464,9 @@ impl Dirs {
         let mut open: Vec<_> = self.open.values().map(AsFd::as_fd).collect();
         open.extend(self.files.iter().map(AsFd::as_fd));
         open.push(replica.root.kept.as_fd());
-        volume::sync_all(replica.root.as_fd(), &open, self.more).map_err(DiskError::io(
+        let root = replica.root.as_fd();
+        let synced = replica.flushed.all(root, &open, self.more);
+        synced.map_err(DiskError::io(
             "making directories durable",
             &replica.root.path,
         ))

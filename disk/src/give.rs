@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -52,6 +53,7 @@ impl Replica {
             replica: self,
             sink,
             pack: Pack::default(),
+            above: None,
             given: Vec::new(),
             dirs: BTreeMap::new(),
             more: false,
@@ -119,6 +121,17 @@ impl Replica {
     /// Opens what stands at a path, or the snapshot of it when it is a database in use. Whether it has
     /// the content of `entry` is still to be seen.
     pub(crate) fn open_content(&self, path: &RelPath, entry: &Entry) -> Result<Opened, Errno> {
+        let dir = || handle::open_parent(self.root.as_fd(), path).map(Arc::new);
+        self.open_content_in(dir, path, entry)
+    }
+
+    /// As [`Replica::open_content`], with the directory that holds `path`.
+    fn open_content_in(
+        &self,
+        dir: impl FnOnce() -> Result<Arc<OwnedFd>, Errno>,
+        path: &RelPath,
+        entry: &Entry,
+    ) -> Result<Opened, Errno> {
         let snapshot = || self.snapshots.open(&self.root, entry.identity());
         let opened = |(file, stat), is_snapshot| Opened {
             file,
@@ -128,7 +141,7 @@ impl Replica {
         if let Some(found) = snapshot() {
             return Ok(opened(found, true));
         }
-        let dir = handle::open_parent(self.root.as_fd(), path)?;
+        let dir = dir()?;
         let (file, stat) = handle::open_file(&dir, path.name())?;
         if let Some(header) = sqlite::header(&file, &stat)
             && sqlite::activity(&dir, path.name(), header, &stat, now_ns())? == Activity::Live
@@ -180,10 +193,21 @@ struct Giving<'a> {
     replica: &'a Replica,
     sink: &'a mut dyn FnMut(Part) -> io::Result<()>,
     pack: Pack,
+    /// The directory of the last item: neighbours come one after another.
+    above: Option<Above>,
     /// Some of the files that are being given, and of their directories, to be made durable.
     given: Vec<TreeFile>,
-    dirs: BTreeMap<Option<RelPath>, OwnedFd>,
+    dirs: BTreeMap<Option<RelPath>, Arc<OwnedFd>>,
     more: bool,
+}
+
+/// A directory that holds what is given.
+#[derive(Clone)]
+struct Above {
+    path: Option<RelPath>,
+    dir: Arc<OwnedFd>,
+    /// Whether it, and all above it, has a durable name.
+    is_durable: bool,
 }
 
 #[derive(Default)]
@@ -197,28 +221,50 @@ impl Giving<'_> {
         let Entry::File { len, .. } = item.entry else {
             return self.gone(item);
         };
-        let Ok(dir) = handle::open_parent(self.replica.root.as_fd(), &item.path) else {
+        let Ok(above) = self.above(&item.path) else {
             return self.gone(item);
         };
-        let Ok(opened) = self.replica.open_content(&item.path, &item.entry) else {
+        let dir = || Ok(above.dir.clone());
+        let opened = self.replica.open_content_in(dir, &item.path, &item.entry);
+        let Ok(opened) = opened else {
             return self.gone(item);
         };
         if opened.is_snapshot {
             self.live_is_given(item);
         }
         if len <= PLAIN_BYTES_MAX {
-            self.small(item, dir, opened)
+            self.small(item, above, opened)
         } else {
-            self.long(item, dir, opened)
+            self.long(item, above, opened)
         }
     }
 
-    fn small(&mut self, item: &Item, dir: OwnedFd, opened: Opened) -> io::Result<()> {
+    /// Opens the directory of a path, unless it is that of the path before.
+    fn above(&mut self, path: &RelPath) -> Result<Above, Errno> {
+        let parent = path.parent();
+        if let Some(above) = self.above.as_ref().filter(|above| above.path == parent) {
+            return Ok(above.clone());
+        }
+        let root = self.replica.root.as_fd();
+        let dir = Arc::new(handle::open_parent(root, path)?);
+        let is_durable = |above: &RelPath| {
+            let stat = handle::stat_at(root, above.as_str()).ok().flatten();
+            stat.is_some_and(|stat| self.replica.flushed.covers(&stat))
+        };
+        let above = Above {
+            is_durable: path.ancestors().all(|above| is_durable(&above)),
+            path: parent,
+            dir,
+        };
+        self.above = Some(above.clone());
+        Ok(above)
+    }
+
+    fn small(&mut self, item: &Item, above: Above, opened: Opened) -> io::Result<()> {
         let Opened { mut file, stat, .. } = opened;
         let start = self.pack.bytes.len();
-        self.pack
-            .bytes
-            .resize(start + PLAIN_BYTES_MAX as usize + 1, 0);
+        let len = fingerprint::len(&stat).min(PLAIN_BYTES_MAX + 1) as usize;
+        self.pack.bytes.resize(start + len, 0);
         let read = read::read_full(&mut file, &mut self.pack.bytes[start..]).unwrap_or(0);
         self.pack.bytes.truncate(start + read);
         let entry = Entry::File {
@@ -236,7 +282,7 @@ impl Giving<'_> {
             len: read as u32,
             mtime_ns,
         });
-        self.is_given(item, dir, file);
+        self.is_given(above, file, &stat);
         if self.pack.bytes.len() >= PACK_BYTES {
             self.flush()
         } else {
@@ -244,12 +290,12 @@ impl Giving<'_> {
         }
     }
 
-    fn long(&mut self, item: &Item, dir: OwnedFd, mut opened: Opened) -> io::Result<()> {
+    fn long(&mut self, item: &Item, above: Above, mut opened: Opened) -> io::Result<()> {
         let Some(manifest) = self.replica.chunks_of_opened(item, &mut opened) else {
             return self.gone(item);
         };
         let mtime_ns = fingerprint::mtime_ns(&opened.stat);
-        self.is_given(item, dir, opened.file);
+        self.is_given(above, opened.file, &opened.stat);
         self.make_durable()?;
         let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
         while let Some(piece) = pieces.next() {
@@ -274,19 +320,21 @@ impl Giving<'_> {
     fn live_is_given(&mut self, item: &Item) {
         let name = item.path.name();
         for name in [name.to_owned(), wal_of(name)] {
-            let root = self.replica.root.as_fd();
-            if let Ok(dir) = handle::open_parent(root, &item.path)
-                && let Ok((file, _)) = handle::open_file(&dir, name)
+            if let Ok(above) = self.above(&item.path)
+                && let Ok((file, stat)) = handle::open_file(&above.dir, name)
             {
-                self.is_given(item, dir, file);
+                self.is_given(above, file, &stat);
             }
         }
     }
 
-    fn is_given(&mut self, item: &Item, dir: OwnedFd, file: TreeFile) {
+    fn is_given(&mut self, above: Above, file: TreeFile, stat: &Stat) {
+        if above.is_durable && self.replica.flushed.covers(stat) {
+            return;
+        }
         if volume::worth_holding(self.given.len() + self.dirs.len() + 1) {
             self.given.push(file);
-            self.dirs.entry(item.path.parent()).or_insert(dir);
+            self.dirs.entry(above.path).or_insert(above.dir);
         } else {
             self.more = true;
         }
@@ -308,7 +356,8 @@ impl Giving<'_> {
         if open.is_empty() && !more {
             return Ok(());
         }
-        volume::sync_all(self.replica.root.as_fd(), &open, more)
+        let root = self.replica.root.as_fd();
+        self.replica.flushed.all(root, &open, more)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Directory handles: the way to every file.
 //!
-//! A path is walked component by component, and no step follows a link. Every operation is relative
+//! A path is walked without following a link at any step: in one call where the system has it, else
+//! component by component. Every operation is relative
 //! to a handle that was reached this way, so a link that somebody swaps in makes the operation fail;
 //! nothing outside the root is ever read or written.
 
@@ -13,8 +14,9 @@ use shared::ignore::PRIVATE_DIR;
 use shared::path::RelPath;
 
 use crate::sqlite::locks::TreeFile;
+use crate::volume;
 
-const DIR_FLAGS: OFlags = OFlags::DIRECTORY
+pub(crate) const DIR_FLAGS: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
     .union(OFlags::RDONLY);
@@ -39,6 +41,13 @@ pub(crate) fn open_tree_dir(root: BorrowedFd<'_>, path: Option<&RelPath>) -> Res
     let Some(path) = path else {
         return open_dir(root, ".");
     };
+    match volume::open_below(root, path.as_str()) {
+        Some(opened) => opened,
+        None => open_by_components(root, path),
+    }
+}
+
+fn open_by_components(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for component in path.components() {
         let next = match &at {
@@ -111,4 +120,41 @@ pub(crate) fn list(dir: impl AsFd) -> Result<Vec<Box<[u8]>>> {
 /// Returns the target of a link as bytes.
 pub(crate) fn read_link(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<Vec<u8>> {
     rustix::fs::readlinkat(dir, name, Vec::new()).map(std::ffi::CString::into_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_on_either_way() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(dir.path().join("a/b/c")).expect("made");
+        fs::write(dir.path().join("a/file"), "x").expect("written");
+        symlink("b", dir.path().join("a/link")).expect("linked");
+        let root = File::open(dir.path()).expect("open");
+        let check = |path: &str, expected: std::result::Result<(), &[Errno]>| {
+            let path = RelPath::parse(path).expect("a path");
+            for opened in [
+                open_tree_dir(root.as_fd(), Some(&path)),
+                open_by_components(root.as_fd(), &path),
+            ] {
+                match (opened, expected) {
+                    (Ok(_), Ok(())) => {}
+                    (Err(error), Err(expected)) if expected.contains(&error) => {}
+                    (opened, _) => panic!("{path}: {opened:?}"),
+                }
+            }
+        };
+        check("a", Ok(()));
+        check("a/b/c", Ok(()));
+        check("a/none/c", Err(&[Errno::NOENT]));
+        check("a/file", Err(&[Errno::NOTDIR]));
+        check("a/file/c", Err(&[Errno::NOTDIR]));
+        check("a/link", Err(&[Errno::LOOP, Errno::NOTDIR]));
+        check("a/link/c", Err(&[Errno::LOOP, Errno::NOTDIR]));
+    }
 }

@@ -65,6 +65,7 @@ pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
 use displaced::Watch;
+use durable::Flushed;
 use fingerprint::now_ns;
 use index::{Changes, Index};
 use kept::Kept;
@@ -144,6 +145,7 @@ pub struct Replica {
     listed: Arc<AtomicUsize>,
     /// Held by whoever changes the tree.
     applying: Mutex<()>,
+    flushed: Flushed,
     /// When the stamp was raised; not yet since this was opened.
     stamped: Mutex<Option<Instant>>,
     /// Whether the volume cannot exchange two names.
@@ -257,6 +259,7 @@ impl Replica {
             staging: Arc::default(),
             listed: Arc::default(),
             applying: Mutex::new(()),
+            flushed: Flushed::default(),
             stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
@@ -329,7 +332,8 @@ impl Replica {
         match first {
             Durable::Tree => {
                 self.before(apply::Step::SyncTree)?;
-                volume::sync_volume(std::os::fd::AsFd::as_fd(&*self.root)).map_err(failed)?;
+                let root = std::os::fd::AsFd::as_fd(&*self.root);
+                self.flushed.volume(root).map_err(failed)?;
             }
             Durable::Rows if !rows.is_empty() => {
                 self.before(apply::Step::SyncTree)?;

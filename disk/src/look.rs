@@ -10,7 +10,7 @@
 //! * below something blocked nothing is known: its rows go, after it was told to be blocked;
 //! * a directory that is no longer blocked is told after everything in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,11 @@ use crate::scan::Pass;
 use crate::seen::{Began, Seen, Slot};
 use crate::sqlite::beside;
 use crate::{Replica, Report, handle, lock};
+
+/// From this many hinted neighbours on, it is worth listing their directory.
+const NEIGHBOURS_MIN: usize = 8;
+/// How many names of a directory may be listed for each of them.
+const LISTED_PER_HINT: usize = 8;
 
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,12 +222,13 @@ impl Replica {
             RelPath::parse(&format!("{place}{name}")).ok()
         };
         let with_owner = |path: &RelPath| [Some(path.clone()), owner(path)].into_iter().flatten();
-        hints
+        let targets = hints
             .iter()
             .filter(worth)
             .flat_map(with_owner)
             .map(|path| target(&path))
-            .collect()
+            .collect();
+        gathered(&seen, targets)
     }
 
     /// Writes down what was found, and reports it.
@@ -366,6 +372,30 @@ impl Replica {
             (self.sink)(Report::Observed(told.sights));
         }
     }
+}
+
+/// Replaces many neighbours by the directory that holds them: listing it once costs less than the way to
+/// each of them.
+fn gathered(seen: &Seen, mut targets: BTreeSet<RelPath>) -> BTreeSet<RelPath> {
+    let is_dir = |path: &RelPath| seen.get(path).is_some_and(Slot::is_dir);
+    let mut together: BTreeMap<RelPath, usize> = BTreeMap::new();
+    for path in targets.iter().filter(|path| !is_dir(path)) {
+        if let Some(parent) = path.parent() {
+            *together.entry(parent).or_default() += 1;
+        }
+    }
+    together.retain(|dir, hinted| {
+        *hinted >= NEIGHBOURS_MIN
+            && is_dir(dir)
+            && !seen.has_more_children(dir, *hinted * LISTED_PER_HINT)
+    });
+    // What a known directory holds is its own matter, also when the one above it is listed.
+    let is_together = |path: &RelPath| {
+        !is_dir(path) && path.parent().is_some_and(|dir| together.contains_key(&dir))
+    };
+    targets.retain(|path| !is_together(path));
+    targets.extend(together.into_keys());
+    targets
 }
 
 /// Says whether silence about a path that was never seen would mislead: the base has it, or all that

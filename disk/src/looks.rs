@@ -33,6 +33,8 @@ pub struct Looks {
     /// Whether events may be missing: then sweeps are never stretched.
     degraded: bool,
     again: BTreeMap<RelPath, Instant>,
+    /// When the first of them is due, or earlier.
+    again_next: Option<Instant>,
     next_sweep: Instant,
     /// Sweeps that somebody waits for and that have not started.
     asked: Vec<LookId>,
@@ -65,6 +67,7 @@ impl Looks {
             interval,
             degraded: false,
             again: BTreeMap::new(),
+            again_next: None,
             next_sweep: now,
             asked: Vec::new(),
             deep: false,
@@ -137,11 +140,11 @@ impl Looks {
             return None;
         }
         let mut paths = self.quiet.ready(now);
-        paths.extend(
-            self.again
-                .extract_if(.., |_, due| *due <= now)
-                .map(|(path, _)| path),
-        );
+        if self.again_next.is_some_and(|due| due <= now) {
+            let due = self.again.extract_if(.., |_, due| *due <= now);
+            paths.extend(due.map(|(path, _)| path));
+            self.again_next = self.again.values().min().copied();
+        }
         if paths.is_empty() {
             return None;
         }
@@ -192,7 +195,7 @@ impl Looks {
             .is_none()
             .then(|| asked.map_or(self.next_sweep, |at| at.min(self.next_sweep)));
         let paths = if self.path_looks < PATH_LOOKS_MAX {
-            [self.quiet.next(), self.again.values().min().copied()]
+            [self.quiet.next(), self.again_next]
                 .into_iter()
                 .flatten()
                 .min()
@@ -227,8 +230,12 @@ impl Looks {
     }
 
     fn later(&mut self, again: Vec<RelPath>, now: Instant) {
-        self.again
-            .extend(again.into_iter().map(|path| (path, now + AGAIN_AFTER)));
+        if again.is_empty() {
+            return;
+        }
+        let due = now + AGAIN_AFTER;
+        self.again_next = Some(self.again_next.map_or(due, |next| next.min(due)));
+        self.again.extend(again.into_iter().map(|path| (path, due)));
     }
 }
 

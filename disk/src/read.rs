@@ -14,7 +14,7 @@ use shared::chunk::{Chunker, Manifest};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::tree::Entry;
 
-use crate::fingerprint::{Fingerprint, SeenRow, is_exec, now_ns};
+use crate::fingerprint::{self, Fingerprint, SeenRow, is_exec, now_ns};
 use crate::sqlite::{self, Activity};
 use crate::{handle, volume};
 
@@ -91,8 +91,9 @@ impl Reader {
             if is_live(&before)? {
                 return Ok(Reading::Live);
             }
+            let len = fingerprint::len(&before);
             let Some(content) = self
-                .content(&mut *file, Some(stop))
+                .content(&mut *file, len, Some(stop))
                 .map_err(|error| errno(&error))?
             else {
                 return Ok(Reading::Stopped);
@@ -109,14 +110,21 @@ impl Reader {
         Ok(Reading::Unstable)
     }
 
-    /// Reads from the present position to the end; `None` when told to stop.
+    /// Reads from the present position to the end; `None` when told to stop. Of a small file no more is
+    /// read than the `len` bytes that it has: whether it has grown since shows in its fingerprint.
     pub(crate) fn content(
         &mut self,
         from: &mut impl Read,
+        len: u64,
         stop: Option<&AtomicBool>,
     ) -> io::Result<Option<Content>> {
-        self.buffer.resize(self.buffer.len().max(SMALL_BYTES), 0);
-        let start = read_full(from, &mut self.buffer[..SMALL_BYTES])?;
+        let first = if len <= PLAIN_BYTES_MAX {
+            len as usize
+        } else {
+            SMALL_BYTES
+        };
+        self.buffer.resize(self.buffer.len().max(first), 0);
+        let start = read_full(from, &mut self.buffer[..first])?;
         self.bytes += start as u64;
         if start < SMALL_BYTES {
             let hash = ContentHash::of_bytes(&self.buffer[..start]);
@@ -168,7 +176,7 @@ impl Content {
 /// Reads what the file at a handle holds, from its beginning, without asking whether it rests.
 pub(crate) fn content_of(file: &mut File) -> io::Result<Content> {
     io::Seek::rewind(file)?;
-    let content = Reader::default().content(file, None)?;
+    let content = Reader::default().content(file, u64::MAX, None)?;
     content.ok_or_else(|| io::ErrorKind::Interrupted.into())
 }
 

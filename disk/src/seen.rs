@@ -158,6 +158,27 @@ impl Seen {
         found
     }
 
+    /// Says whether more than `most` names are known directly in a directory.
+    pub(crate) fn has_more_children(&self, dir: &RelPath, most: usize) -> bool {
+        let mut range = self.slots.range::<RelPath, _>((Excluded(dir), Unbounded));
+        let mut count = 0;
+        while let Some((path, slot)) = range.next() {
+            if !path.is_below(dir) {
+                return false;
+            }
+            count += 1;
+            if count > most {
+                return true;
+            }
+            if slot.is_dir()
+                && let Some(next) = first_after(path)
+            {
+                range = self.slots.range::<RelPath, _>((Included(&next), Unbounded));
+            }
+        }
+        false
+    }
+
     /// Returns a file with this content, if one was seen.
     pub(crate) fn with_content(&self, wanted: ContentHash) -> Option<RelPath> {
         let has =

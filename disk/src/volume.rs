@@ -11,7 +11,6 @@ mod macos;
 #[cfg(target_os = "macos")]
 use macos as platform;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with, unlinkat};
@@ -19,9 +18,11 @@ use rustix::io::Errno;
 
 use crate::handle;
 
+pub(crate) use platform::WATCHES_EACH_DIRECTORY;
 /// Clones `source` into a new file `name` in `dir`, sharing the blocks. Refused where the volume
 /// cannot.
 pub(crate) use platform::clone_file;
+pub(crate) use platform::open_below;
 pub(crate) use platform::read_from_medium;
 /// Makes everything that was written on the volume of `root` durable.
 pub(crate) use platform::sync_volume;
@@ -47,17 +48,15 @@ impl<'a> At<'a> {
 /// From this many files or directories on, one barrier over the volume is cheaper than one each.
 const SYNC_EACH_MAX: usize = 8;
 
-/// Makes the content of these files, or the entries of these directories, durable.
-///
-/// `more` says that there are others that nobody holds open.
-pub(crate) fn sync_all<T: AsFd>(root: BorrowedFd<'_>, open: &[T], more: bool) -> io::Result<()> {
-    if more || open.len() > SYNC_EACH_MAX {
-        return sync_volume(root);
-    }
-    platform::sync_each(&open.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+/// Makes the content of these files, or the entries of these directories, durable, one after another.
+pub(crate) use platform::sync_each;
+
+/// Says whether so many are cheaper to make durable one by one than with the whole volume.
+pub(crate) fn is_few(open: usize) -> bool {
+    open <= SYNC_EACH_MAX
 }
 
-/// Returns how many of them are worth holding open for [`sync_all`].
+/// Returns how many of them are worth holding open to be made durable.
 pub(crate) fn worth_holding(held: usize) -> bool {
     held < SYNC_EACH_MAX
 }

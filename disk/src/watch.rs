@@ -13,6 +13,8 @@ use notify::{
 use shared::ignore::{PRIVATE_DIR, Rules, is_litter};
 use shared::path::RelPath;
 
+use crate::volume;
+
 /// What a watcher says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
@@ -54,8 +56,12 @@ impl Watcher {
         let started =
             <RecommendedWatcher as notify::Watcher>::new(move |event| hearing.take(event), config)
                 .and_then(|mut ears| {
-                    notify::Watcher::watch(&mut ears, &root, RecursiveMode::Recursive)
-                        .map(|()| ears)
+                    notify::Watcher::watch(&mut ears, &root, RecursiveMode::Recursive)?;
+                    if volume::WATCHES_EACH_DIRECTORY {
+                        // Whatever is staged would make events that nobody wants.
+                        let _ = notify::Watcher::unwatch(&mut ears, &root.join(PRIVATE_DIR));
+                    }
+                    Ok(ears)
                 });
         let ears = started
             .inspect_err(|error| hints(Hint::Degraded(sentence(error))))

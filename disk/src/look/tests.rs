@@ -574,3 +574,49 @@ fn what_is_known_below_a_file_is_asked_for() {
         }
     }
 }
+
+#[test]
+fn many_neighbours_are_looked_at_together() {
+    let bench = Bench::new();
+    for n in 0..12 {
+        bench.write(&format!("dir/{n:02}"), "old");
+    }
+    bench.write("dir/sub/inside", "old");
+    bench.write("aside", "old");
+    bench.look();
+    bench.observed();
+
+    let hinted: Vec<RelPath> = (0..12).map(|n| path(&format!("dir/{n:02}"))).collect();
+    let all: BTreeSet<RelPath> = hinted.iter().cloned().collect();
+    let seen = lock(&bench.replica.seen);
+    assert_eq!(
+        gathered(&seen, all.clone()),
+        BTreeSet::from([path("dir")]),
+        "one listing instead of twelve ways"
+    );
+    let few: BTreeSet<RelPath> = hinted.iter().take(7).cloned().collect();
+    assert_eq!(gathered(&seen, few.clone()), few);
+    let with_dir: BTreeSet<RelPath> = all.iter().cloned().chain([path("dir/sub")]).collect();
+    assert_eq!(
+        gathered(&seen, with_dir),
+        BTreeSet::from([path("dir"), path("dir/sub")]),
+        "what a directory holds is not found by listing the one above it"
+    );
+    drop(seen);
+
+    for n in 0..6 {
+        bench.write(&format!("dir/{n:02}"), "newer");
+    }
+    fs::remove_file(bench.at("dir/11")).expect("gone");
+    bench.write("dir/new", "new");
+    bench.write("dir/sub/inside", "not hinted at");
+    let names: Vec<&str> = hinted.iter().map(RelPath::as_str).collect();
+    bench.look_at(&names);
+    let observed: BTreeMap<RelPath, Sight> = bench.sights().into_iter().collect();
+    let mut expected: BTreeMap<RelPath, Sight> = (0..6)
+        .map(|n| (path(&format!("dir/{n:02}")), file("newer").into()))
+        .collect();
+    expected.insert(path("dir/11"), Sight::Absent);
+    expected.insert(path("dir/new"), file("new").into());
+    assert_eq!(observed, expected);
+}

@@ -335,7 +335,7 @@ impl Replica {
             }
             io::Seek::rewind(&mut file)?;
             let content = Reader::default()
-                .content(&mut file, Some(stop))?
+                .content(&mut file, u64::MAX, Some(stop))?
                 .ok_or(NoSnapshot::Stopped)?;
             self.dress_snapshot(&file, &dir, path.name(), stat)
                 .map_err(io::Error::from)?;

@@ -1,9 +1,15 @@
-//! Linux: `syncfs`, `fsync`, `FICLONE`.
+//! Linux: `syncfs`, `fsync`, `FICLONE`, `openat2`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
+use crate::handle::DIR_FLAGS;
+
+/// inotify watches each directory by itself, so one can be left out.
+pub(crate) const WATCHES_EACH_DIRECTORY: bool = true;
 
 pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)
@@ -15,7 +21,17 @@ pub(crate) fn read_from_medium(file: impl AsFd) {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).ok();
 }
 
-pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Opens a directory below another one in one call, without following a link anywhere on the way. `None`
+/// where the kernel (before 5.6) or a sandbox does not have the call.
+pub(crate) fn open_below(at: BorrowedFd<'_>, path: &str) -> Option<rustix::io::Result<OwnedFd>> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match openat2(at, path, DIR_FLAGS, Mode::empty(), resolve) {
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => None,
+        opened => Some(opened),
+    }
+}
+
+pub(crate) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
     for fd in open {
         // Not `fdatasync`: an exec bit is no data.
         rustix::fs::fsync(fd)?;

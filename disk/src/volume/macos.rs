@@ -20,6 +20,9 @@ mod sys {
     }
 }
 
+/// A stream of file events is about everything below a folder.
+pub(crate) const WATCHES_EACH_DIRECTORY: bool = false;
+
 pub(crate) fn sync_volume(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = sys::SYNC_VOLUME_FULLSYNC | sys::SYNC_VOLUME_WAIT;
     // SAFETY: the descriptor is open for as long as it is borrowed; no memory is passed.
@@ -36,7 +39,12 @@ pub(crate) fn read_from_medium(file: impl AsFd) {
     rustix::fs::fcntl_nocache(file, true).ok();
 }
 
-pub(super) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Opens a directory below another one in one call; there is no such call here.
+pub(crate) fn open_below(_at: BorrowedFd<'_>, _path: &str) -> Option<rustix::io::Result<OwnedFd>> {
+    None
+}
+
+pub(crate) fn sync_each(open: &[BorrowedFd<'_>]) -> io::Result<()> {
     // A barrier orders the writes; the full sync of the last one promises for all before it.
     for fd in open {
         // SAFETY: the descriptor is open for as long as it is borrowed; no memory is passed.
