@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use peak_alloc::PeakAlloc;
 use shared::chunk::{Chunk, Manifest};
 use shared::control::{Health, PROBLEMS_MAX, Problem};
+use shared::delta::Form;
 use shared::hash::ContentHash;
 use shared::path::RelPath;
 use shared::transfer::{
@@ -53,6 +54,7 @@ fn least() -> Vec<Frame> {
         index: 0,
         path: path(),
         entry: Entry::Dir,
+        base: None,
     };
     let row = BaseRow {
         entry: None,
@@ -63,6 +65,7 @@ fn least() -> Vec<Frame> {
         index: 0,
         len: 0,
         mtime_ns: 0,
+        form: Form::Whole,
     };
     let chunk = Chunk {
         hash: ContentHash::of_bytes(b""),

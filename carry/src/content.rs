@@ -1,6 +1,6 @@
 //! Content on its way, from a giver's disk to a taker's stage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,7 +60,7 @@ pub async fn give_fetched(
     give(replica, items, stream).await
 }
 
-/// Sends the chunks that the other side needs, on a stream of their own.
+/// Sends the chunks that the other side needs, or all of a file, on a stream of their own.
 ///
 /// # Errors
 /// When the stream breaks.
@@ -82,9 +82,12 @@ pub async fn give_chunks(
         .await?;
     let (parts, mut ready) = mpsc::channel::<Vec<u8>>(PARTS_AHEAD);
     let reading = spawn_blocking(move || {
+        let send = |frame: Frame| parts.blocking_send(frame.encode()).map_err(|_| hung_up());
+        if need.runs.is_empty() {
+            return replica.give(&[need.item], &mut |part| send(Frame::Part(part)));
+        }
         replica.give_chunks(&need.item, &need.runs, &mut |run| {
-            let frame = run.map_or(Frame::ChunksGone, Frame::ChunkRun);
-            parts.blocking_send(frame.encode()).map_err(|_| hung_up())
+            send(run.map_or(Frame::ChunksGone, Frame::ChunkRun))
         })
     });
     while let Some(bytes) = ready.recv().await {
@@ -209,6 +212,7 @@ impl Takes {
         loop {
             let arrival = match next_frame(&mut stream, outbox.as_ref()).await {
                 Some(Frame::ChunkRun(run)) => Arrival::Run(index, run),
+                Some(Frame::Part(part)) => Arrival::Part(part),
                 Some(Frame::ChunksGone) => Arrival::RunsGone(index),
                 Some(other) => {
                     end(outbox.as_ref(), unexpected(&other));
@@ -286,16 +290,19 @@ fn stage(
     outbox: Option<&Outbox>,
 ) -> Staged {
     let mut parts_end = false;
-    let mut needed: BTreeSet<u32> = BTreeSet::new();
+    // How many answers are still to come for an operation.
+    let mut needed: BTreeMap<u32, usize> = BTreeMap::new();
     while taking.missing() && !(parts_end && needed.is_empty()) {
         let Some(arrival) = inbox.blocking_recv() else {
             break;
         };
         let taken = match arrival {
-            Arrival::Part(part) => taking.part(part).map(|need| {
-                if let (Some(need), Some(outbox)) = (need, outbox) {
-                    needed.insert(need.item.index);
-                    outbox.send(&Frame::Need(need));
+            Arrival::Part(part) => taking.part(part).map(|needs| {
+                for need in needs {
+                    if let Some(outbox) = outbox {
+                        *needed.entry(need.item.index).or_default() += 1;
+                        outbox.send(&Frame::Need(need));
+                    }
                 }
             }),
             Arrival::PartsEnd => {
@@ -308,7 +315,10 @@ fn stage(
                 Ok(())
             }
             Arrival::RunsEnd(index) => {
-                needed.remove(&index);
+                if let Some(left) = needed.get_mut(&index) {
+                    *left -= 1;
+                    needed.retain(|_, left| *left > 0);
+                }
                 Ok(())
             }
         };

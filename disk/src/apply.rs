@@ -237,6 +237,7 @@ impl Replica {
         let ended = Carried::ended;
         let ready = match (&job.staged, needs_staged(job.op)) {
             (StagedState::Held(trouble), _) => return Ok(ended(Outcome::Held(trouble.clone()))),
+            (StagedState::Stale, _) => return Ok(ended(Outcome::Stale)),
             (StagedState::Gone, _) | (StagedState::Nothing, true) => {
                 return Ok(ended(Outcome::Gone));
             }

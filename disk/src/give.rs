@@ -1,7 +1,7 @@
 //! Give: reads content for the other side.
 //!
-//! Small files travel whole, many in one pack; of a long file first the list of chunks goes, then the
-//! chunks that the other side asks for. Everything is checked against what the plan saw: a file that
+//! Small files travel many in one pack, as deltas where the taker has something to make them from; of a long
+//! file first the list of chunks goes, then the chunks that the other side asks for. Everything is checked against what the plan saw: a file that
 //! changed since is [`Part::Gone`], and the next plan sees it as it is.
 
 use std::collections::BTreeMap;
@@ -14,16 +14,18 @@ use std::sync::Arc;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use shared::chunk::{Chunk, Manifest};
+use shared::delta::{DELTA_BYTES_MAX, Form, Known};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
+use shared::merge::content_of;
 use shared::path::RelPath;
-use shared::transfer::{ChunkRun, Item, MANIFEST_CHUNKS_MAX, PackedFile, Part};
+use shared::transfer::{ChunkRun, DeltaBase, Item, MANIFEST_CHUNKS_MAX, PackedFile, Part};
 use shared::tree::Entry;
 
 use crate::fingerprint::{self, Fingerprint, now_ns};
 use crate::sqlite::beside::wal_of;
 use crate::sqlite::locks::TreeFile;
 use crate::sqlite::{self, Activity};
-use crate::{Replica, handle, lock, read, volume};
+use crate::{Replica, delta, handle, lock, read, volume};
 
 /// A pack is sent when it has grown to this many bytes.
 const PACK_BYTES: usize = 1024 * 1024;
@@ -188,6 +190,58 @@ pub(crate) struct Opened {
     is_snapshot: bool,
 }
 
+impl Replica {
+    /// Returns in which form a content travels, and the bytes that do unless it is the content itself.
+    /// `None` when it has to travel as chunks.
+    fn delta(&self, base: Option<DeltaBase>, content: &[u8]) -> Option<(Form, Option<Vec<u8>>)> {
+        let mut known = Known {
+            len: content.len() as u64,
+            base_len: base.map(|base| base.len),
+            is_append: base.is_some_and(|base| {
+                let head = content.get(..base.len as usize);
+                head.is_some_and(|head| content_of(head) == base.content)
+            }),
+            has_base: false,
+        };
+        let patch = || {
+            let base = base.filter(|base| !known.is_append && base.len <= DELTA_BYTES_MAX)?;
+            delta::encode(&self.base(base.content)?, content)
+        };
+        let patch = patch();
+        known.has_base = patch.is_some();
+        let form = shared::delta::choose(known)?;
+        let bytes = match form {
+            Form::Whole => None,
+            Form::Tail => Some(content[base.map_or(0, |base| base.len as usize)..].to_vec()),
+            Form::Patch => patch,
+        };
+        Some((form, bytes))
+    }
+
+    /// Says whether it is worth reading a content of this length for a delta.
+    fn may_be_delta(&self, base: DeltaBase, len: u64) -> bool {
+        base.len <= DELTA_BYTES_MAX && (base.len < len || self.bases.has(&self.root, base.content))
+    }
+
+    /// Keeps contents as they have travelled, as bases of what comes next. What does not compress is no
+    /// text, and no delta would be shorter.
+    pub(crate) fn remember(&self, whole: &[(ContentHash, u32, u32)], packed: &[u8]) {
+        let kept = self.bases.keep(&self.root, whole, packed);
+        note_forgotten(kept);
+    }
+
+    /// Keeps contents that were made from others.
+    pub(crate) fn remember_each(&self, contents: &[Vec<u8>]) {
+        note_forgotten(self.bases.keep_each(&self.root, contents));
+    }
+}
+
+fn note_forgotten(kept: io::Result<()>) {
+    if let Err(error) = kept {
+        tracing::debug!(%error, "what has travelled was not kept for deltas");
+    }
+}
+
 /// The state of one [`Replica::give`].
 struct Giving<'a> {
     replica: &'a Replica,
@@ -214,6 +268,10 @@ struct Above {
 struct Pack {
     files: Vec<PackedFile>,
     bytes: Vec<u8>,
+    /// The contents that are whole in `bytes`: hash, offset and length.
+    whole: Vec<(ContentHash, u32, u32)>,
+    /// The contents of which `bytes` has less.
+    others: Vec<Vec<u8>>,
 }
 
 impl Giving<'_> {
@@ -232,7 +290,8 @@ impl Giving<'_> {
         if opened.is_snapshot {
             self.live_is_given(item);
         }
-        if len <= PLAIN_BYTES_MAX {
+        let base = item.base.filter(|_| len <= DELTA_BYTES_MAX);
+        if len <= PLAIN_BYTES_MAX || base.is_some_and(|base| self.replica.may_be_delta(base, len)) {
             self.small(item, above, opened)
         } else {
             self.long(item, above, opened)
@@ -260,29 +319,44 @@ impl Giving<'_> {
         Ok(above)
     }
 
-    fn small(&mut self, item: &Item, above: Above, opened: Opened) -> io::Result<()> {
-        let Opened { mut file, stat, .. } = opened;
-        let start = self.pack.bytes.len();
-        let len = fingerprint::len(&stat).min(PLAIN_BYTES_MAX + 1) as usize;
-        self.pack.bytes.resize(start + len, 0);
-        let read = read::read_full(&mut file, &mut self.pack.bytes[start..]).unwrap_or(0);
-        self.pack.bytes.truncate(start + read);
+    /// Gives a file whose content fits into memory, unless it has to travel as chunks: then its turn comes
+    /// after this.
+    fn small(&mut self, item: &Item, above: Above, mut opened: Opened) -> io::Result<()> {
+        let stat = opened.stat;
+        let len = fingerprint::len(&stat).min(DELTA_BYTES_MAX + 1) as usize;
+        let mut content = vec![0; len];
+        let read = read::read_full(&mut *opened.file, &mut content).unwrap_or(0);
+        content.truncate(read);
         let entry = Entry::File {
-            content: ContentHash::of_bytes(&self.pack.bytes[start..]),
+            content: content_of(&content),
             len: read as u64,
             exec: fingerprint::is_exec(&stat),
         };
         if entry != item.entry {
-            self.pack.bytes.truncate(start);
             return self.gone(item);
         }
-        let mtime_ns = fingerprint::mtime_ns(&stat);
+        let Some((form, bytes)) = self.replica.delta(item.base, &content) else {
+            return self.long(item, above, opened);
+        };
+        self.is_given(above, opened.file, &stat);
+        let start = self.pack.bytes.len();
+        self.pack
+            .bytes
+            .extend_from_slice(bytes.as_deref().unwrap_or(&content));
+        let len = (self.pack.bytes.len() - start) as u32;
+        if form == Form::Whole {
+            self.pack
+                .whole
+                .push((item.entry.identity(), start as u32, len));
+        } else {
+            self.pack.others.push(content);
+        }
         self.pack.files.push(PackedFile {
             index: item.index,
-            len: read as u32,
-            mtime_ns,
+            len,
+            mtime_ns: fingerprint::mtime_ns(&stat),
+            form,
         });
-        self.is_given(above, file, &stat);
         if self.pack.bytes.len() >= PACK_BYTES {
             self.flush()
         } else {
@@ -361,13 +435,19 @@ impl Giving<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let Pack { files, bytes } = std::mem::take(&mut self.pack);
-        if files.is_empty() {
+        let pack = std::mem::take(&mut self.pack);
+        if pack.files.is_empty() {
             return Ok(());
         }
         self.make_durable()?;
-        let (zstd, bytes) = shrink(bytes, PACK_LEVEL);
-        (self.sink)(Part::Pack { files, zstd, bytes })
+        let (zstd, bytes) = shrink(pack.bytes, PACK_LEVEL);
+        if zstd {
+            self.replica.remember(&pack.whole, &bytes);
+        }
+        let files = pack.files;
+        (self.sink)(Part::Pack { files, zstd, bytes })?;
+        self.replica.remember_each(&pack.others);
+        Ok(())
     }
 }
 

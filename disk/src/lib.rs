@@ -19,6 +19,7 @@ pub mod watch;
 
 mod apply;
 mod bases;
+mod delta;
 mod displaced;
 mod durable;
 mod edit;
@@ -64,6 +65,7 @@ pub use root::{NotAReplicaId, ReplicaId};
 pub use rules::RulesFile;
 pub use stage::{Staged, Taking};
 
+use bases::Bases;
 use displaced::Watch;
 use durable::Flushed;
 use fingerprint::now_ns;
@@ -134,6 +136,7 @@ pub struct Replica {
     /// Where reading the tree again has come to. Held by whoever does it.
     round: Mutex<Round>,
     kept: Kept,
+    bases: Bases,
     /// What was displaced lately, and may still be written to.
     displaced: Mutex<Watch>,
     /// What live databases hold.
@@ -254,6 +257,7 @@ impl Replica {
             round: Mutex::default(),
             displaced: Mutex::new(displaced),
             kept,
+            bases: Bases::default(),
             snapshots: Snapshots::default(),
             sink,
             staging: Arc::default(),

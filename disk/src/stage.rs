@@ -20,11 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{AtFlags, Mode, fstat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use shared::chunk::{Chunk, Manifest};
+use shared::delta::{DELTA_BYTES_MAX, Form};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
+use shared::merge::content_of;
 use shared::path::RelPath;
 use shared::transfer::{
-    Batch, CHUNKS_LISTED_MAX, ChunkRun, FILE_BYTES_MAX, Item, Need, Op, PART_BYTES_MAX, PackedFile,
-    Part, RUNS_MAX, Source, Trouble, TroubleKind,
+    Batch, CHUNKS_LISTED_MAX, ChunkRun, DeltaBase, FILE_BYTES_MAX, Item, Need, Op, PART_BYTES_MAX,
+    PackedFile, Part, RUNS_MAX, Source, Trouble, TroubleKind,
 };
 use shared::tree::{Entry, Gen};
 
@@ -34,12 +36,35 @@ use crate::kept::new_id;
 use crate::root::Root;
 use crate::sqlite::guard;
 use crate::trouble::trouble;
-use crate::{Replica, fingerprint, handle, read, utc_now, volume};
+use crate::{Replica, delta, fingerprint, handle, read, utc_now, volume};
 use long::Long;
 
 /// Returns the name of a verified staged file.
 pub(crate) fn ready_name(id: &str) -> String {
     format!("{id}.ready")
+}
+
+/// What came of a small file.
+enum Small {
+    /// It is staged, and all of it was in the pack.
+    Whole(ContentHash),
+    /// It is staged, and this was made for it.
+    Made(Vec<u8>),
+    /// It has to be sent whole.
+    Needed(Need),
+    Not,
+}
+
+/// Makes a content of its base and what was sent; `None` when that cannot be.
+fn make(form: Form, mut base: Vec<u8>, sent: &[u8], len: u64) -> Option<Vec<u8>> {
+    match form {
+        Form::Whole => Some(sent.to_vec()),
+        Form::Tail => {
+            base.extend_from_slice(sent);
+            Some(base)
+        }
+        Form::Patch => delta::decode(&base, sent, usize::try_from(len).ok()?),
+    }
 }
 
 /// The staging of one batch: takes parts until nothing is missing.
@@ -63,11 +88,15 @@ enum State {
     Own,
     /// Content is expected.
     Wanted,
+    /// All of it is expected: a delta was of no use.
+    WantedWhole,
     /// The list of chunks is arriving.
     Listed(Vec<Chunk>),
     /// Chunks are arriving.
     Growing(Long),
     Ready(Ready),
+    /// What a delta starts from does not stand at the path any more.
+    Stale,
     Gone,
     Held(Trouble),
 }
@@ -85,6 +114,8 @@ pub(crate) enum StagedState {
     /// Nothing is needed.
     Nothing,
     Ready(Ready),
+    /// The path is not as the plan saw it.
+    Stale,
     /// The content is not to be had.
     Gone,
     Held(Trouble),
@@ -125,29 +156,40 @@ impl Replica {
     }
 }
 
+impl Replica {
+    /// Returns what a delta for an operation starts from; `None` when that does not stand there any more.
+    fn base_of(&self, op: &Op) -> io::Result<Option<Vec<u8>>> {
+        match DeltaBase::of(op) {
+            Some(base) => self.read_expected(&op.path, base.content, base.len),
+            None => Ok(None),
+        }
+    }
+}
+
 impl Taking {
-    /// Takes a part. When that completes the list of a long file's chunks, those that are found
-    /// nowhere on this disk are returned, if any.
+    /// Takes a part, and returns what is to be asked for because of it: when it completes the list of a long
+    /// file's chunks, those that are found nowhere on this disk; the whole of a file of which a delta could
+    /// not be used.
     ///
     /// # Errors
     /// [`DiskError::BadPart`] when no honest giver sends such a part. What cannot be stored or has a
     /// wrong hash is no error here, but the outcome of its operation.
-    pub fn part(&mut self, part: Part) -> Result<Option<Need>, DiskError> {
+    pub fn part(&mut self, part: Part) -> Result<Vec<Need>, DiskError> {
         match part {
-            Part::Pack { files, zstd, bytes } => {
-                self.pack(&files, zstd, bytes)?;
-                Ok(None)
-            }
+            Part::Pack { files, zstd, bytes } => self.pack(&files, zstd, bytes),
             Part::Manifest {
                 index,
                 mtime_ns,
                 manifest,
                 more,
-            } => self.manifest(index, mtime_ns, manifest.chunks, more),
+            } => {
+                let need = self.manifest(index, mtime_ns, manifest.chunks, more)?;
+                Ok(need.into_iter().collect())
+            }
             Part::Gone { index } => {
                 self.place(index)?;
                 self.gone(index);
-                Ok(None)
+                Ok(Vec::new())
             }
         }
     }
@@ -180,7 +222,7 @@ impl Taking {
         if let Ok(place) = self.place(index)
             && matches!(
                 place.state,
-                State::Wanted | State::Listed(_) | State::Growing(_)
+                State::Wanted | State::WantedWhole | State::Listed(_) | State::Growing(_)
             )
         {
             place.state = State::Gone;
@@ -192,7 +234,7 @@ impl Taking {
         let waits = |place: &Place| {
             matches!(
                 place.state,
-                State::Wanted | State::Listed(_) | State::Growing(_)
+                State::Wanted | State::WantedWhole | State::Listed(_) | State::Growing(_)
             )
         };
         self.places.iter().any(waits)
@@ -215,7 +257,10 @@ impl Taking {
                     long.abandon(&replica.root);
                     StagedState::Gone
                 }
-                State::Wanted | State::Listed(_) | State::Gone => StagedState::Gone,
+                State::Stale => StagedState::Stale,
+                State::Wanted | State::WantedWhole | State::Listed(_) | State::Gone => {
+                    StagedState::Gone
+                }
             };
             (place.id, state)
         };
@@ -234,58 +279,131 @@ impl Taking {
             .ok_or(bad(index, "there is no such operation"))
     }
 
-    fn pack(&mut self, files: &[PackedFile], zstd: bool, bytes: Vec<u8>) -> Result<(), DiskError> {
+    fn pack(
+        &mut self,
+        files: &[PackedFile],
+        zstd: bool,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<Need>, DiskError> {
         let mut total = 0;
         for file in files {
-            let wanted = self
-                .place(file.index)?
-                .op
-                .wants()
-                .map(|(_, entry)| entry.len());
-            if wanted != Some(u64::from(file.len)) || u64::from(file.len) > PLAIN_BYTES_MAX {
-                return Err(bad(
-                    file.index,
-                    "it is not of the length that was asked for",
-                ));
-            }
+            self.check_packed(file)?;
             total += file.len as usize;
         }
         let first = files.first().map_or(0, |file| file.index);
         if total > PART_BYTES_MAX {
             return Err(bad(first, "the pack is too long"));
         }
+        let packed = if zstd { bytes.clone() } else { Vec::new() };
         let bytes = unpack(zstd, bytes, total).ok_or(bad(first, "the pack's length is wrong"))?;
-        let mut rest = &*bytes;
+        let (mut needs, mut whole, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut at = 0;
         for file in files {
-            let (content, later) = rest.split_at(file.len as usize);
-            rest = later;
-            self.small(file.index, file.mtime_ns, content)?;
+            let next = at + file.len as usize;
+            let sent = &bytes[at..next];
+            match self.small(file, sent)? {
+                Small::Whole(content) => whole.push((content, at as u32, file.len)),
+                Small::Made(content) => others.push(content),
+                Small::Needed(need) => needs.push(need),
+                Small::Not => {}
+            }
+            at = next;
         }
-        Ok(())
+        if zstd {
+            self.replica.remember(&whole, &packed);
+        }
+        self.replica.remember_each(&others);
+        Ok(needs)
     }
 
-    fn small(&mut self, index: u32, mtime_ns: i64, bytes: &[u8]) -> Result<(), DiskError> {
-        let replica = self.replica.clone();
+    /// Checks that somebody asked for a file of this length.
+    fn check_packed(&mut self, file: &PackedFile) -> Result<(), DiskError> {
+        let op = &self.place(file.index)?.op;
+        let base = DeltaBase::of(op);
+        let wanted = op.wants().map(|(_, entry)| entry.len());
+        let len = u64::from(file.len);
+        let fits = wanted.is_some_and(|wanted| match (file.form, base) {
+            (Form::Whole, _) => len == wanted && wanted <= PLAIN_BYTES_MAX,
+            (Form::Tail, Some(base)) => {
+                wanted <= DELTA_BYTES_MAX && base.len.checked_add(len) == Some(wanted)
+            }
+            (Form::Patch, Some(_)) => wanted <= DELTA_BYTES_MAX && len <= wanted,
+            (Form::Tail | Form::Patch, None) => false,
+        });
+        if fits {
+            Ok(())
+        } else {
+            Err(bad(
+                file.index,
+                "it is not of the length that was asked for",
+            ))
+        }
+    }
+
+    fn small(&mut self, file: &PackedFile, sent: &[u8]) -> Result<Small, DiskError> {
+        let (replica, batch) = (self.replica.clone(), self.batch);
+        let index = file.index;
         let place = self.place(index)?;
-        if !matches!(place.state, State::Wanted) {
-            return Ok(());
+        if !matches!(place.state, State::Wanted | State::WantedWhole) {
+            return Ok(Small::Not);
         }
-        let hash = ContentHash::of_bytes(bytes);
-        if !matches!(place.op.make, Some(Entry::File { content, .. }) if content == hash) {
-            self.mismatch(index);
-            return Ok(());
-        }
-        let stage = || stage_bytes(&replica.root, &place.id, bytes);
-        match replica.with_room(bytes.len() as u64, stage) {
+        let Some((source, entry)) = place.op.wants() else {
+            return Ok(Small::Not);
+        };
+        let made = match file.form {
+            Form::Whole => None,
+            form => match replica.base_of(&place.op) {
+                Ok(Some(base)) => Some(make(form, base, sent, entry.len())),
+                Ok(None) => {
+                    place.state = State::Stale;
+                    return Ok(Small::Not);
+                }
+                Err(error) => {
+                    self.fail(index, read::errno(&error));
+                    return Ok(Small::Not);
+                }
+            },
+        };
+        let content = match &made {
+            None => Some(sent),
+            Some(made) => made.as_deref(),
+        };
+        let content = content.filter(|bytes| content_of(bytes) == entry.identity());
+        let Some(content) = content else {
+            if file.form == Form::Whole || matches!(place.state, State::WantedWhole) {
+                self.mismatch(index);
+                return Ok(Small::Not);
+            }
+            tracing::warn!(path = %place.op.path, "a delta did not make the content; all of it is asked for");
+            replica.mismatches.fetch_add(1, Ordering::Relaxed);
+            let item = Item {
+                index,
+                path: source.clone(),
+                entry: entry.clone(),
+                base: None,
+            };
+            let runs = Vec::new();
+            place.state = State::WantedWhole;
+            return Ok(Small::Needed(Need { batch, item, runs }));
+        };
+        let stage = || stage_bytes(&replica.root, &place.id, content);
+        match replica.with_room(content.len() as u64, stage) {
             Ok(inode) => {
+                let hash = entry.identity();
                 place.state = State::Ready(Ready {
                     inode,
-                    mtime_ns: Some(mtime_ns),
+                    mtime_ns: Some(file.mtime_ns),
                 });
+                Ok(match made.flatten() {
+                    Some(made) => Small::Made(made),
+                    None => Small::Whole(hash),
+                })
             }
-            Err(error) => self.fail(index, error),
+            Err(error) => {
+                self.fail(index, error);
+                Ok(Small::Not)
+            }
         }
-        Ok(())
     }
 
     fn manifest(
@@ -297,7 +415,10 @@ impl Taking {
     ) -> Result<Option<Need>, DiskError> {
         let (replica, batch) = (self.replica.clone(), self.batch);
         let place = self.place(index)?;
-        if !matches!(place.state, State::Wanted | State::Listed(_)) {
+        if !matches!(
+            place.state,
+            State::Wanted | State::WantedWhole | State::Listed(_)
+        ) {
             return match place.op.wants() {
                 Some(_) => Ok(None),
                 None => Err(bad(index, "no content was asked for")),
@@ -320,9 +441,10 @@ impl Taking {
             index,
             path: source.clone(),
             entry: entry.clone(),
+            base: None,
         };
         let mut list = match &mut place.state {
-            State::Wanted => Vec::new(),
+            State::Wanted | State::WantedWhole => Vec::new(),
             State::Listed(list) => std::mem::take(list),
             _ => return Ok(None),
         };

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::durable::Durable;
+use shared::delta::Form;
 use shared::transfer::{Batch, Item, Need, Op, Part, Source};
 use shared::tree::BaseRow;
 
@@ -201,7 +202,7 @@ impl Bench {
             let need = taking
                 .part(pack(index as u32, content))
                 .expect("an honest part");
-            assert_eq!(need, None);
+            assert_eq!(need, []);
         }
         taking.finish()
     }
@@ -346,6 +347,7 @@ pub(crate) fn pack(index: u32, content: &[u8]) -> Part {
         index,
         len,
         mtime_ns: 1_700_000_000_123_456_789,
+        form: Form::Whole,
     }];
     Part::Pack {
         files,
@@ -368,15 +370,8 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
 
 /// Carries everything that `giver` has for a batch over to `taker`, and returns what was needed.
 pub(crate) fn carry(giver: &Replica, taking: &mut Taking, batch: &Batch) -> Vec<Need> {
-    let wanted = |(index, op): (usize, &Op)| {
-        let (path, entry) = op.wants()?;
-        Some(Item {
-            index: index as u32,
-            path: path.clone(),
-            entry: entry.clone(),
-        })
-    };
-    let items: Vec<Item> = batch.ops.iter().enumerate().filter_map(wanted).collect();
+    let ops = (0..).zip(&batch.ops);
+    let items: Vec<Item> = ops.filter_map(|(index, op)| Item::of(index, op)).collect();
     let mut parts = Vec::new();
     giver
         .give(&items, &mut |part| {
@@ -386,7 +381,7 @@ pub(crate) fn carry(giver: &Replica, taking: &mut Taking, batch: &Batch) -> Vec<
         .expect("it is given");
     let needs: Vec<Need> = parts
         .into_iter()
-        .filter_map(|part| taking.part(part).expect("an honest part"))
+        .flat_map(|part| taking.part(part).expect("an honest part"))
         .collect();
     for need in &needs {
         giver

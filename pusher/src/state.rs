@@ -801,18 +801,8 @@ fn side_name(side: Side) -> NodeSide {
 
 /// Returns what a giver has to send for a batch.
 pub(crate) fn items(batch: &Batch) -> Vec<Item> {
-    let wants = batch
-        .ops
-        .iter()
-        .enumerate()
-        .filter_map(|(index, op)| Some((index, op.wants()?)));
-    wants
-        .map(|(index, (path, entry))| Item {
-            index: index as u32,
-            path: path.clone(),
-            entry: entry.clone(),
-        })
-        .collect()
+    let ops = (0..).zip(&batch.ops);
+    ops.filter_map(|(index, op)| Item::of(index, op)).collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub mod ignore;
 
 pub mod merge;
 
+pub mod delta;
+
 pub mod transfer;
 
 pub mod reconcile;

@@ -3,11 +3,14 @@
 //! A *batch* is a list of operations for one side. The side that lacks content is the *taker*, the
 //! other one the *giver*. The giver sends small content at once, many files in one [`Part::Pack`];
 //! for long content it sends the list of chunks, and the taker answers with a [`Need`] for those
-//! that it does not hold. Nothing is used before its hash is checked.
+//! that it does not hold. What replaces something known travels as a delta ([`Form`]) where that is shorter.
+//! Nothing is used before its hash is checked.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::{Chunk, Manifest};
+use crate::delta::{DELTA_BYTES_MAX, Form};
+use crate::hash::ContentHash;
 use crate::limit;
 use crate::merge::How;
 use crate::path::RelPath;
@@ -188,12 +191,53 @@ pub struct Item {
     pub path: RelPath,
     /// What it must be there; a giver that finds something else answers [`Part::Gone`].
     pub entry: Entry,
+    /// What the taker has where it goes, if that can be the base of a delta.
+    pub base: Option<DeltaBase>,
+}
+
+/// The content of a file that the taker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaBase {
+    /// Its hash.
+    pub content: ContentHash,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+impl DeltaBase {
+    /// Returns what an operation displaces, if that can be the base of a delta.
+    pub fn of(op: &Op) -> Option<Self> {
+        match (&op.expect, &op.from) {
+            (Some(Entry::File { content, len, .. }), Source::There(_))
+                if (1..=DELTA_BYTES_MAX).contains(len) =>
+            {
+                Some(Self {
+                    content: *content,
+                    len: *len,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Item {
+    /// Returns what a giver has to send for the operation with this number in its batch, if anything.
+    pub fn of(index: u32, op: &Op) -> Option<Self> {
+        let (path, entry) = op.wants()?;
+        Some(Self {
+            index,
+            path: path.clone(),
+            entry: entry.clone(),
+            base: DeltaBase::of(op),
+        })
+    }
 }
 
 /// A piece of what a giver sends for a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// Whole small files, one after another, compressed together when that is shorter.
+    /// Small files, one after another, each in its form, compressed together when that is shorter.
     Pack {
         /// The files in `bytes`, in order; at most one for each operation.
         #[serde(deserialize_with = "limit::list::<_, _, BATCH_OPS_MAX>")]
@@ -228,13 +272,16 @@ pub enum Part {
 pub struct PackedFile {
     /// The operation.
     pub index: u32,
-    /// Length in bytes.
+    /// Length in the pack, in bytes: of the content, or of what it is made from.
     pub len: u32,
     /// Modification time, nanoseconds since 1970 UTC.
     pub mtime_ns: i64,
+    /// How the content is made from it.
+    pub form: Form,
 }
 
-/// The chunks of a long file that the taker does not hold.
+/// What the taker asks for: the chunks of a long file that it does not hold, or, without runs, the whole
+/// of a file of which no delta could be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// The batch.
@@ -287,7 +334,6 @@ pub fn missing_runs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::ContentHash;
 
     #[test]
     fn runs_cover_just_what_is_missing() {

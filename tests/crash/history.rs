@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use disk::Durable;
 use disk::{KeptLimits, Look, Places, Replica, ReplicaId, Report, Stored};
+use shared::delta::Form;
 use shared::hash::ContentHash;
 use shared::ignore::Rules;
 use shared::path::RelPath;
@@ -218,6 +219,7 @@ impl Side {
                     index: index as u32,
                     len: content.len() as u32,
                     mtime_ns: 1_700_000_000_000_000_000,
+                    form: Form::Whole,
                 };
                 let pack = Part::Pack {
                     files: vec![file],
@@ -391,6 +393,7 @@ impl<'a> Writer<'a> {
             index: index as u32,
             path: RelPath::parse(path).expect("a path"),
             entry: thing.as_ref().expect("a file").entry(),
+            base: None,
         };
         let items: Vec<Item> = makes.iter().enumerate().map(item).collect();
         let given = self.side.replica.give(&items, &mut |_| Ok(()));

@@ -221,15 +221,7 @@ fn batch_of(problem: &Problem) -> Option<String> {
 
 /// Returns what a giver has to send for a batch.
 fn wanted(batch: &Batch) -> Vec<shared::transfer::Item> {
-    (0..)
-        .zip(&batch.ops)
-        .filter_map(|(index, op)| {
-            let (path, entry) = op.wants()?;
-            Some(shared::transfer::Item {
-                index,
-                path: path.clone(),
-                entry: entry.clone(),
-            })
-        })
+    let ops = (0..).zip(&batch.ops);
+    ops.filter_map(|(index, op)| shared::transfer::Item::of(index, op))
         .collect()
 }

@@ -233,7 +233,12 @@ impl TakeJob {
         self.needed.insert(index);
         Taken::Need(Need {
             batch: self.batch.number,
-            item: Item { index, path, entry },
+            item: Item {
+                index,
+                path,
+                entry,
+                base: None,
+            },
             runs: vec![(0, 1)],
         })
     }

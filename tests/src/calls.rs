@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use disk::Taking;
 use shared::chunk::{Chunker, Manifest};
+use shared::delta::Form;
 use shared::transfer::{Batch, ChunkRun, Outcome, PackedFile, Part};
 
 use crate::parts::{Bench, contents};
@@ -133,6 +134,7 @@ fn pack(index: u32, bytes: Vec<u8>, zstd: bool) -> Part {
             index,
             len,
             mtime_ns: 0,
+            form: Form::Whole,
         }],
         zstd,
         bytes,

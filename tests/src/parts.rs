@@ -57,6 +57,7 @@ pub fn honest_parts() -> Vec<u8> {
             index,
             path: path.clone(),
             entry: entry.clone(),
+            base: None,
         });
     }
     let mut frames = Vec::new();

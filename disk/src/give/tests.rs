@@ -8,6 +8,7 @@ fn item(index: u32, name: &str, entry: Option<Entry>) -> Item {
         index,
         path: path(name),
         entry: entry.expect("an entry"),
+        base: None,
     }
 }
 

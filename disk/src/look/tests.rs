@@ -488,6 +488,7 @@ fn what_is_swapped_in_is_neither_followed_nor_waited_for() {
         index: 0,
         path: path(name),
         entry: file(content).expect("a file"),
+        base: None,
     };
     let mut parts = Vec::new();
     let items = [file("dir/a", "outside"), file("b", "b")];

@@ -692,6 +692,7 @@ fn moves(giver: &Bench, taker: &mut Bench) -> (usize, usize) {
         index: 0,
         path: path("x"),
         entry,
+        base: None,
     };
     let mut taking = taker.replica.take(&batch);
     let (mut lists, mut chunks, mut parts) = (0, 0, Vec::<Part>::new());
@@ -702,7 +703,7 @@ fn moves(giver: &Bench, taker: &mut Bench) -> (usize, usize) {
     giver.replica.give(&[item], &mut give).expect("given");
     for part in parts {
         lists += Frame::Part(part.clone()).encode().len();
-        if let Some(need) = taking.part(part).expect("an honest part") {
+        for need in taking.part(part).expect("an honest part") {
             let mut take = |run: Option<shared::transfer::ChunkRun>| {
                 let run = run.expect("it is there");
                 chunks += Frame::ChunkRun(run.clone()).encode().len();

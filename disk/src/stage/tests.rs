@@ -1,8 +1,11 @@
+mod deltas;
+
 use std::fs;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use shared::chunk::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Chunker, Manifest};
+use shared::delta::Form;
 use shared::transfer::{MANIFEST_CHUNKS_MAX, Outcome, Source};
 
 use super::*;
@@ -115,6 +118,7 @@ fn an_interrupted_long_file_goes_on_where_it_stopped() {
     let need = taking
         .part(list(0, whole.clone()))
         .expect("honest")
+        .pop()
         .expect("all is needed");
     giver
         .replica
@@ -151,6 +155,7 @@ fn two_batches_may_stage_the_same_content() {
         taking
             .part(list(0, manifest(&long)))
             .expect("honest")
+            .pop()
             .expect("all is needed");
         assert_eq!(batch.ops.len(), 1);
     }
@@ -162,6 +167,7 @@ fn two_batches_may_stage_the_same_content() {
             index: 0,
             path: batch.ops[0].path.clone(),
             entry,
+            base: None,
         };
         giver
             .replica
@@ -223,6 +229,7 @@ fn what_no_honest_giver_sends_is_refused() {
         index,
         len,
         mtime_ns: 0,
+        form: Form::Whole,
     };
     let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).expect("packed");
     let whole = manifest(&long).chunks;
@@ -278,6 +285,7 @@ fn what_no_honest_giver_sends_is_refused() {
     taking
         .part(list(1, manifest(&long)))
         .expect("honest")
+        .pop()
         .expect("all is needed");
     let run = |first, count, bytes: &[u8]| ChunkRun {
         first,
@@ -325,11 +333,12 @@ fn content_with_a_wrong_hash_is_not_used() {
     };
     assert_eq!(
         taking.part(list(1, same_lens)).expect("an honest mistake"),
-        None
+        []
     );
     taking
         .part(list(2, manifest(&long)))
         .expect("honest")
+        .pop()
         .expect("all is needed");
     let len = manifest(&long).chunks[0].len as usize;
     let run = ChunkRun {
@@ -357,14 +366,14 @@ proptest! {
     /// Whatever arrives, nothing but the wanted content is ever staged.
     #[test]
     fn any_pack(
-        files in prop::collection::vec((0_u32..4, 0_u32..8), 0..4),
+        files in prop::collection::vec((0_u32..4, 0_u32..8, any_form()), 0..4),
         bytes in prop::collection::vec(any::<u8>(), 0..32),
         zstd in any::<bool>(),
     ) {
         let mut bench = Bench::new();
         let batch = bench.batch(vec![op("a", None, file("\0")), op("b", None, file(""))]);
         let mut taking = bench.replica.take(&batch);
-        let files = files.into_iter().map(|(index, len)| PackedFile { index, len, mtime_ns: i64::MIN });
+        let files = files.into_iter().map(|(index, len, form)| PackedFile { index, len, mtime_ns: i64::MIN, form });
         let _ = taking.part(Part::Pack { files: files.collect(), zstd, bytes });
         bench.replica.apply(&batch, taking.finish(), Gen(0)).expect("applied");
         for (outcome, (name, content)) in bench.outcomes().iter().zip([("a", "\0"), ("b", "")]) {
@@ -414,7 +423,7 @@ fn a_file_beyond_the_limit_is_held_before_anything_is_sent() {
     let chunks = vec![chunk; 1000];
     assert!(matches!(
         taking.part(list(0, Manifest { chunks })),
-        Ok(None)
+        Ok(needs) if needs.is_empty()
     ));
     let staged = taking.finish();
     taker.replica.apply(&batch, staged, Gen(0)).unwrap();
@@ -457,17 +466,21 @@ fn lists_of_chunks_without_end_have_one_limit_for_all_batches() {
     let mut first = taker.replica.take(&batch);
     for n in 0..pieces {
         let index = (n % files) as u32;
-        assert!(matches!(first.part(piece(index)), Ok(None)));
+        assert!(matches!(first.part(piece(index)), Ok(needs) if needs.is_empty()));
     }
     assert!(first.missing());
     // There is no room left, for another batch neither.
     let mut second = taker.replica.take(&batch);
     for index in 0..files as u32 {
-        assert!(matches!(second.part(piece(index)), Ok(None)));
+        assert!(matches!(second.part(piece(index)), Ok(needs) if needs.is_empty()));
     }
     assert!(!second.missing(), "its files are put off");
     drop(first);
     let mut third = taker.replica.take(&batch);
-    assert!(matches!(third.part(piece(0)), Ok(None)));
+    assert!(matches!(third.part(piece(0)), Ok(needs) if needs.is_empty()));
     assert!(third.missing(), "the room is there again");
+}
+
+fn any_form() -> impl Strategy<Value = Form> {
+    prop_oneof![Just(Form::Whole), Just(Form::Tail), Just(Form::Patch)]
 }

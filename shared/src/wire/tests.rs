@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::chunk::{Chunk, Manifest};
 use crate::control::{Health, Problem, SyncCounts};
+use crate::delta::Form;
 use crate::hash::ContentHash;
 use crate::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
-use crate::transfer::{Op, PackedFile, Source, Trouble, TroubleKind};
+use crate::transfer::{DeltaBase, Op, PackedFile, Source, Trouble, TroubleKind};
 use crate::tree::{Entry, Obstacle};
 
 const WRITE: &str = "LAYER_SYNC_WRITE_FIXTURES";
@@ -151,6 +152,13 @@ fn outcomes() -> Vec<Outcome> {
     outcomes
 }
 
+fn base() -> DeltaBase {
+    DeltaBase {
+        content: content("before"),
+        len: 6,
+    }
+}
+
 fn item() -> Item {
     Item {
         index: 3,
@@ -160,6 +168,7 @@ fn item() -> Item {
             len: 10 << 30,
             exec: false,
         },
+        base: None,
     }
 }
 
@@ -292,7 +301,7 @@ fn golden() -> Vec<Golden> {
         "swept" => Frame::Swept(u64::MAX, set(&[("link", link("notes"))])),
         "fetch" => Frame::Fetch(
             Gen(42),
-            vec![item(), Item { index: 0, path: path("run.sh"), entry: file("#!/bin/sh\n", true) }],
+            vec![item(), Item { index: 0, path: path("run.sh"), entry: file("#!/bin/sh\n", true), base: Some(base()) }],
         ),
         "applied" => Frame::Applied(Gen(42), outcomes()),
         "need" => Frame::Need(Need {
@@ -308,8 +317,9 @@ fn golden() -> Vec<Golden> {
         "contents" => Frame::Contents(Gen(42)),
         "part" => Frame::Part(Part::Pack {
             files: vec![
-                PackedFile { index: 1, len: 2, mtime_ns: 1_795_382_045_123_456_789 },
-                PackedFile { index: 2, len: 0, mtime_ns: -1 },
+                PackedFile { index: 1, len: 2, mtime_ns: 1_795_382_045_123_456_789, form: Form::Whole },
+                PackedFile { index: 2, len: 0, mtime_ns: -1, form: Form::Tail },
+                PackedFile { index: 3, len: 0, mtime_ns: 0, form: Form::Patch },
             ],
             zstd: false,
             bytes: b"22".into(),

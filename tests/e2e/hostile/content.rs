@@ -1,6 +1,7 @@
 //! Contents and frames that no honest machine makes.
 
 use shared::chunk::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Chunk, Manifest};
+use shared::delta::Form;
 use shared::hash::ContentHash;
 use shared::path::RelPath;
 use shared::transfer::{ChunkRun, MANIFEST_CHUNKS_MAX, Op, PackedFile, Part, Source};
@@ -59,6 +60,7 @@ pub(super) fn pack(index: u32, content: &[u8]) -> Part {
             index,
             len: content.len() as u32,
             mtime_ns: 0,
+            form: Form::Whole,
         }],
         zstd: false,
         bytes: content.to_vec(),
@@ -107,6 +109,7 @@ pub(super) fn lies() -> Vec<(&'static str, Vec<Part>)> {
         index,
         len,
         mtime_ns: 0,
+        form: Form::Whole,
     };
     let zipped = |bytes| Part::Pack {
         files: vec![packed(0, LEN as u32)],

@@ -163,6 +163,7 @@ fn paths(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             index,
             path: path(name),
             entry: file(content),
+            base: None,
         });
         peer.say(&Frame::Fetch(Gen(99), items.collect())).await;
         let mut stream = soon("an answer", peer.connection.accept_stream())
@@ -395,6 +396,7 @@ fn floods(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         index: 0,
         path: path("notes/plan.md"),
         entry: file("the plan"),
+        base: None,
     };
     let need = Need {
         batch: Gen(1),

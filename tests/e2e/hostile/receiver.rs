@@ -22,6 +22,7 @@ fn need() -> Need {
             index: 0,
             path: path("notes/plan.md"),
             entry: file("the plan"),
+            base: None,
         },
         runs: vec![(0, 1)],
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::{CODE_BYTES_MAX, PROBLEMS_MAX};
+use crate::delta::Form;
 use crate::transfer::{MANIFEST_CHUNKS_MAX, RUNS_MAX, TEXT_BYTES_MAX};
 use crate::tree::LINK_BYTES_MAX;
 
@@ -60,6 +61,7 @@ fn pack(files: usize, bytes: usize) -> Frame {
         index: u32::MAX,
         len: u32::MAX,
         mtime_ns: i64::MIN,
+        form: Form::Whole,
     };
     Frame::Part(Part::Pack {
         files: vec![file; files],
