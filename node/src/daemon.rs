@@ -20,7 +20,7 @@ use crate::control::{ASKS_MAX, Control};
 use crate::measure::Meter;
 use crate::open::{Opened, forget_root, open};
 use crate::partner::Partner;
-use crate::{Failure, logs};
+use crate::{Failure, logs, memory};
 
 /// Events that a slow listener may lag behind.
 const EVENTS_MAX: usize = 4096;
@@ -64,6 +64,7 @@ pub fn run(side: NodeSide, home: &Home) -> Result<(), Failure> {
 }
 
 pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    memory::few_arenas();
     Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -190,6 +191,7 @@ impl Round {
         let mut beside = vec![
             tokio::spawn(prune(Arc::clone(&opened.replica))),
             tokio::spawn(check_displaced(Arc::clone(&opened.replica))),
+            tokio::spawn(memory::give_back(told.subscribe())),
         ];
         let root = opened.replica.root().display().to_string();
         info!(

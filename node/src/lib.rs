@@ -9,6 +9,7 @@ pub mod doctor;
 mod failure;
 mod logs;
 mod measure;
+mod memory;
 mod open;
 mod partner;
 mod setup;

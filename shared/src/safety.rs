@@ -113,19 +113,15 @@ pub struct Guard {
     confirmed: BTreeMap<(Side, RelPath), Displaced>,
 }
 
-/// Contents that appeared, with the paths at which they did.
-type Made = BTreeMap<ContentHash, BTreeSet<RelPath>>;
-
 /// What passed lately on one side.
 #[derive(Debug, Default)]
 struct Recent {
     /// In the order of time; what a later event undid is no longer in the maps.
     order: VecDeque<(Instant, RelPath)>,
-    deleted: BTreeMap<RelPath, (Instant, ContentHash)>,
+    deleted: Deleted,
     rewritten: BTreeMap<RelPath, Instant>,
     /// Where contents appeared.
     made: Made,
-    made_order: VecDeque<(Instant, ContentHash, RelPath)>,
 }
 
 impl Guard {
@@ -150,7 +146,7 @@ impl Guard {
         let displaced = self.displaced(plan);
         for side in [Side::Alpha, Side::Beta] {
             self.recent[side as usize].forget(now);
-            if let Some(alarm) = self.alarm(trees, plan, &displaced, side) {
+            if let Some(alarm) = self.alarm(trees, plan, &displaced, side, now) {
                 return Err(Alarm { displaced, ..alarm });
             }
         }
@@ -195,6 +191,7 @@ impl Guard {
         plan: &Plan,
         displaced: &BTreeMap<(Side, RelPath), Displaced>,
         side: Side,
+        now: Instant,
     ) -> Option<Alarm> {
         let recent = &self.recent[side as usize];
         let here: Vec<(&RelPath, &Displaced)> = displaced
@@ -202,16 +199,22 @@ impl Guard {
             .filter(|((of, _), _)| *of == side)
             .map(|((_, path), displaced)| (path, displaced))
             .collect();
-        let mut made = recent.made.clone();
+        // Only what has a content that goes can count for it: a plan of one note must not cost what the
+        // last ten minutes did.
+        let gone = here.iter().filter(|(_, displaced)| displaced.new.is_none());
+        let gone: BTreeSet<ContentHash> = gone.filter_map(|(_, was)| content(&was.old)).collect();
+        let mut made = recent.made.only(&gone);
         for (_, op) in plan.ops.iter().filter(|(of, _)| *of == side) {
-            if let (None, Some(content)) = (&op.expect, op.make.as_ref().and_then(content)) {
-                made.entry(content).or_default().insert(op.path.clone());
+            if let (None, Some(content)) = (&op.expect, op.make.as_ref().and_then(content))
+                && gone.contains(&content)
+            {
+                made.insert(content, op.path.clone(), now);
             }
         }
         let (mut deletes, mut rewrites) = (0, 0);
         for (path, displaced) in here {
             match displaced.new {
-                None if !has_moved(&mut made, path, &displaced.old) => deletes += 1,
+                None if !made.has_moved(path, &displaced.old) => deletes += 1,
                 None => {}
                 Some(_) => rewrites += 1,
             }
@@ -258,28 +261,18 @@ impl Recent {
         match (&op.expect, &op.make) {
             (Some(old), None) => {
                 let Some(lost) = content(old) else { return };
-                if has_moved(&mut self.made, &op.path, old) {
+                if self.made.has_moved(&op.path, old) {
                     return;
                 }
-                self.deleted.insert(op.path.clone(), (now, lost));
+                self.deleted.insert(op.path.clone(), now, lost);
                 self.order.push_back((now, op.path.clone()));
             }
             (None, Some(new)) => {
                 self.deleted.remove(&op.path);
                 let Some(content) = content(new) else { return };
-                let moved = self
-                    .deleted
-                    .iter()
-                    .find(|(_, (_, lost))| *lost == content)
-                    .map(|(path, _)| path.clone());
-                match moved {
-                    Some(path) => drop(self.deleted.remove(&path)),
-                    None => {
-                        let places = self.made.entry(content).or_default();
-                        if places.insert(op.path.clone()) {
-                            self.made_order.push_back((now, content, op.path.clone()));
-                        }
-                    }
+                match self.deleted.any_of(content) {
+                    Some(path) => self.deleted.remove(&path),
+                    None => self.made.insert(content, op.path.clone(), now),
                 }
             }
             _ => {
@@ -295,7 +288,7 @@ impl Recent {
     fn forget(&mut self, now: Instant) {
         let is_old = |at: Instant| now.saturating_duration_since(at) > WINDOW;
         while let Some((_, path)) = self.order.pop_front_if(|(at, _)| is_old(*at)) {
-            if self.deleted.get(&path).is_some_and(|(at, _)| is_old(*at)) {
+            if self.deleted.at(&path).is_some_and(is_old) {
                 self.deleted.remove(&path);
             }
             match self.rewritten.get(&path) {
@@ -305,25 +298,95 @@ impl Recent {
                 None => {}
             }
         }
-        while let Some((_, content, path)) = self.made_order.pop_front_if(|(at, ..)| is_old(*at)) {
-            if let Some(places) = self.made.get_mut(&content) {
-                places.remove(&path);
-                if places.is_empty() {
-                    self.made.remove(&content);
-                }
-            }
-        }
+        self.made.forget(now);
     }
 }
 
-/// Says whether what goes from a path has appeared at another one, which then counts for it.
-fn has_moved(made: &mut Made, path: &RelPath, old: &Entry) -> bool {
-    let Some(places) = content(old).and_then(|content| made.get_mut(&content)) else {
-        return false;
-    };
-    // What was made here and goes from here again is no move.
-    places.remove(path);
-    places.pop_first().is_some()
+/// What was deleted lately.
+#[derive(Debug, Default)]
+struct Deleted {
+    paths: BTreeMap<RelPath, (Instant, ContentHash)>,
+    contents: BTreeSet<(ContentHash, Option<RelPath>)>,
+}
+
+impl Deleted {
+    fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn at(&self, path: &RelPath) -> Option<Instant> {
+        self.paths.get(path).map(|(at, _)| *at)
+    }
+
+    fn insert(&mut self, path: RelPath, at: Instant, content: ContentHash) {
+        self.remove(&path);
+        self.contents.insert((content, Some(path.clone())));
+        self.paths.insert(path, (at, content));
+    }
+
+    fn remove(&mut self, path: &RelPath) {
+        if let Some((_, content)) = self.paths.remove(path) {
+            self.contents.remove(&(content, Some(path.clone())));
+        }
+    }
+
+    /// Returns the first path that had this content.
+    fn any_of(&self, content: ContentHash) -> Option<RelPath> {
+        let (of, path) = self.contents.range((content, None)..).next()?;
+        path.clone().filter(|_| *of == content)
+    }
+}
+
+/// Where contents appeared lately, and when: flat, since after a first sync it is the whole tree.
+#[derive(Debug, Default)]
+struct Made {
+    places: BTreeMap<(ContentHash, Option<RelPath>), Instant>,
+    /// When it was looked through for what is old.
+    forgot: Option<Instant>,
+}
+
+impl Made {
+    fn insert(&mut self, content: ContentHash, path: RelPath, now: Instant) {
+        self.places.entry((content, Some(path))).or_insert(now);
+    }
+
+    /// Returns the part about some contents.
+    fn only(&self, contents: &BTreeSet<ContentHash>) -> Self {
+        let of = |content: &ContentHash| {
+            let content = *content;
+            self.places
+                .range((content, None)..)
+                .take_while(move |((of, _), _)| *of == content)
+                .map(|(place, at)| (place.clone(), *at))
+        };
+        Self {
+            places: contents.iter().flat_map(of).collect(),
+            forgot: None,
+        }
+    }
+
+    /// Says whether what goes from a path has appeared at another one, which then counts for it.
+    fn has_moved(&mut self, path: &RelPath, old: &Entry) -> bool {
+        let Some(content) = content(old) else {
+            return false;
+        };
+        // What was made here and goes from here again is no move.
+        self.places.remove(&(content, Some(path.clone())));
+        let place = self.places.range((content, None)..).next();
+        let place = place.map(|(place, _)| place.clone());
+        match place.filter(|(of, _)| *of == content) {
+            Some(place) => self.places.remove(&place).is_some(),
+            None => false,
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.forgot.is_none_or(|at| since(at) > WINDOW / 10) {
+            self.forgot = Some(now);
+            self.places.retain(|_, at| since(*at) <= WINDOW);
+        }
+    }
 }
 
 /// Returns what an operation displaces: a file or a link that goes, or gives way to something else.

@@ -172,6 +172,10 @@ impl Batches {
                 frame_bytes += op.bytes_max();
                 ops.extend(queue.small.pop_front());
             }
+            if queue.small.is_empty() {
+                // A first sync makes it long, and nothing after that does.
+                queue.small.shrink_to_fit();
+            }
             if !ops.is_empty() {
                 return Some((ops, true));
             }
