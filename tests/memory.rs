@@ -121,6 +121,7 @@ fn least() -> Vec<Frame> {
             batch: Gen(0),
             item: item.clone(),
             runs: vec![(0, 0); RUNS_MAX * times],
+            olds: Vec::new(),
         };
         frames.extend([Frame::Part(list), Frame::Part(pack), Frame::Need(need)]);
         frames.push(Frame::Answer(0, "x".repeat((FRAME_BYTES_MAX >> 2) * times)));

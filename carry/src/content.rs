@@ -86,7 +86,7 @@ pub async fn give_chunks(
         if need.runs.is_empty() {
             return replica.give(&[need.item], &mut |part| send(Frame::Part(part)));
         }
-        replica.give_chunks(&need.item, &need.runs, &mut |run| {
+        replica.give_chunks(&need.item, &need.runs, &need.olds, &mut |run| {
             send(run.map_or(Frame::ChunksGone, Frame::ChunkRun))
         })
     });
@@ -292,24 +292,27 @@ fn stage(
     let mut parts_end = false;
     // How many answers are still to come for an operation.
     let mut needed: BTreeMap<u32, usize> = BTreeMap::new();
+    let ask = |needs: Vec<Need>, needed: &mut BTreeMap<u32, usize>| {
+        for need in needs {
+            if let Some(outbox) = outbox {
+                *needed.entry(need.item.index).or_default() += 1;
+                outbox.send(&Frame::Need(need));
+            }
+        }
+    };
     while taking.missing() && !(parts_end && needed.is_empty()) {
         let Some(arrival) = inbox.blocking_recv() else {
             break;
         };
         let taken = match arrival {
-            Arrival::Part(part) => taking.part(part).map(|needs| {
-                for need in needs {
-                    if let Some(outbox) = outbox {
-                        *needed.entry(need.item.index).or_default() += 1;
-                        outbox.send(&Frame::Need(need));
-                    }
-                }
-            }),
+            Arrival::Part(part) => taking.part(part).map(|needs| ask(needs, &mut needed)),
             Arrival::PartsEnd => {
                 parts_end = true;
                 Ok(())
             }
-            Arrival::Run(index, run) => taking.chunks(index, run),
+            Arrival::Run(index, run) => taking
+                .chunks(index, run)
+                .map(|need| ask(need.into_iter().collect(), &mut needed)),
             Arrival::RunsGone(index) => {
                 taking.gone(index);
                 Ok(())

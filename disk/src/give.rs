@@ -18,7 +18,9 @@ use shared::delta::{DELTA_BYTES_MAX, Form, Known};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::merge::content_of;
 use shared::path::RelPath;
-use shared::transfer::{ChunkRun, DeltaBase, Item, MANIFEST_CHUNKS_MAX, PackedFile, Part};
+use shared::transfer::{
+    ChunkRun, DeltaBase, Item, MANIFEST_CHUNKS_MAX, Old, PackedFile, Part, weave,
+};
 use shared::tree::Entry;
 
 use crate::fingerprint::{self, Fingerprint, now_ns};
@@ -66,8 +68,9 @@ impl Replica {
         giving.flush()
     }
 
-    /// Reads runs of chunks of a long file and hands them over, in order. `None` means that the file is
-    /// not what it was; nothing follows then.
+    /// Reads runs of chunks of a long file and hands them over, in order. Of a run in the place of which the
+    /// taker has something (`olds`), only what it does not have. `None` means that the file is not what it
+    /// was; nothing follows then.
     ///
     /// # Errors
     /// Those of `sink`.
@@ -75,6 +78,7 @@ impl Replica {
         &self,
         item: &Item,
         runs: &[(u32, u32)],
+        olds: &[Old],
         sink: &mut dyn FnMut(Option<ChunkRun>) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some((file, manifest)) = self.open_chunked(item) else {
@@ -89,10 +93,13 @@ impl Replica {
             let Some(mut wanted) = wanted else {
                 return sink(None);
             };
+            let old = olds.iter().find(|old| old.first == first);
             let mut next = first;
             while !wanted.is_empty() {
                 let (now, later) = wanted.split_at(chunks_in_run(wanted));
-                let Some(run) = read_run(&file, next, now) else {
+                // Blocks are named for short runs, which go in one piece.
+                let old = old.filter(|_| later.is_empty() && next == first);
+                let Some(run) = read_run(&file, next, now, old) else {
                     return sink(None);
                 };
                 next += run.count;
@@ -371,6 +378,18 @@ impl Giving<'_> {
         let mtime_ns = fingerprint::mtime_ns(&opened.stat);
         self.is_given(above, opened.file, &opened.stat);
         self.make_durable()?;
+        let base = item.base.filter(|base| base.len > PLAIN_BYTES_MAX);
+        if let Some(base) = base.and_then(|base| self.replica.index.manifest(base.content)) {
+            let pieces = shared::transfer::pieces(&manifest, &base);
+            if pieces.len() < manifest.chunks.len().min(MANIFEST_CHUNKS_MAX) {
+                let index = item.index;
+                return (self.sink)(Part::Edited {
+                    index,
+                    mtime_ns,
+                    pieces,
+                });
+            }
+        }
         let mut pieces = manifest.chunks.chunks(MANIFEST_CHUNKS_MAX).peekable();
         while let Some(piece) = pieces.next() {
             (self.sink)(Part::Manifest {
@@ -462,7 +481,12 @@ fn chunks_in_run(chunks: &[(u64, &Chunk)]) -> usize {
 }
 
 /// Reads consecutive chunks, each verified; `None` when they are not what they were.
-fn read_run(file: &File, first: u32, chunks: &[(u64, &Chunk)]) -> Option<ChunkRun> {
+fn read_run(
+    file: &File,
+    first: u32,
+    chunks: &[(u64, &Chunk)],
+    old: Option<&Old>,
+) -> Option<ChunkRun> {
     let mut bytes = Vec::with_capacity(RUN_BYTES);
     for (offset, chunk) in chunks {
         let start = bytes.len();
@@ -472,6 +496,10 @@ fn read_run(file: &File, first: u32, chunks: &[(u64, &Chunk)]) -> Option<ChunkRu
             return None;
         }
     }
+    let (copies, bytes) = match old {
+        Some(old) => weave(&old.blocks, &bytes),
+        None => (Vec::new(), bytes),
+    };
     // A run is of one file, so its beginning speaks for the rest of it.
     let probe = &bytes[..bytes.len().min(PROBE_BYTES)];
     let (zstd, bytes) = match shorter(probe, RUN_LEVEL) {
@@ -481,6 +509,7 @@ fn read_run(file: &File, first: u32, chunks: &[(u64, &Chunk)]) -> Option<ChunkRu
     Some(ChunkRun {
         first,
         count: chunks.len() as u32,
+        copies,
         zstd,
         bytes,
     })

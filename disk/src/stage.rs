@@ -26,7 +26,7 @@ use shared::merge::content_of;
 use shared::path::RelPath;
 use shared::transfer::{
     Batch, CHUNKS_LISTED_MAX, ChunkRun, DeltaBase, FILE_BYTES_MAX, Item, Need, Op, PART_BYTES_MAX,
-    PackedFile, Part, RUNS_MAX, Source, Trouble, TroubleKind,
+    PackedFile, Part, Piece, RUNS_MAX, Source, Trouble, TroubleKind, list_of,
 };
 use shared::tree::{Entry, Gen};
 
@@ -186,6 +186,14 @@ impl Taking {
                 let need = self.manifest(index, mtime_ns, manifest.chunks, more)?;
                 Ok(need.into_iter().collect())
             }
+            Part::Edited {
+                index,
+                mtime_ns,
+                pieces,
+            } => {
+                let need = self.edited(index, mtime_ns, &pieces)?;
+                Ok(need.into_iter().collect())
+            }
             Part::Gone { index } => {
                 self.place(index)?;
                 self.gone(index);
@@ -194,27 +202,64 @@ impl Taking {
         }
     }
 
-    /// Takes chunks of a long file.
+    /// Takes chunks of a long file. When they could not be made of what is here, all of them are asked for.
     ///
     /// # Errors
     /// As [`Taking::part`].
-    pub fn chunks(&mut self, index: u32, run: ChunkRun) -> Result<(), DiskError> {
-        let replica = self.replica.clone();
+    pub fn chunks(&mut self, index: u32, run: ChunkRun) -> Result<Option<Need>, DiskError> {
+        let (replica, batch) = (self.replica.clone(), self.batch);
         let place = self.place(index)?;
         let State::Growing(long) = &mut place.state else {
-            return Ok(());
+            return Ok(None);
         };
         let len = long
             .run_len(&run)
             .ok_or(bad(index, "it names chunks that do not exist"))?;
-        let bytes = unpack(run.zstd, run.bytes, len).ok_or(bad(index, "its length is wrong"))?;
-        let add = || long.add(&replica.root, run.first, &bytes);
+        let copied = long
+            .copied_len(&run)
+            .filter(|copied| *copied <= len)
+            .ok_or(bad(index, "it names blocks that do not exist"))?;
+        let bytes =
+            unpack(run.zstd, run.bytes, len - copied).ok_or(bad(index, "its length is wrong"))?;
+        let bytes = if run.copies.is_empty() {
+            Some(bytes)
+        } else {
+            long.unwoven(
+                &replica,
+                &place.op.path,
+                run.first,
+                &run.copies,
+                &bytes,
+                len,
+            )
+        };
+        let add = || match &bytes {
+            Some(bytes) => long.add(&replica.root, run.first, bytes),
+            None => Ok(false),
+        };
         match replica.with_room(len as u64, add) {
             Ok(true) => self.complete(index),
+            Ok(false) if long.forget_old(run.first) => {
+                tracing::warn!(
+                    index,
+                    batch = batch.0,
+                    "blocks did not make a chunk; all of it is asked for"
+                );
+                replica.mismatches.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = Item::of(index, &place.op) else {
+                    return Ok(None);
+                };
+                return Ok(Some(Need {
+                    batch,
+                    item: Item { base: None, ..item },
+                    runs: vec![(run.first, run.count)],
+                    olds: Vec::new(),
+                }));
+            }
             Ok(false) => self.mismatch(index),
             Err(error) => self.fail(index, error),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes it that the rest of this content does not come.
@@ -382,9 +427,13 @@ impl Taking {
                 entry: entry.clone(),
                 base: None,
             };
-            let runs = Vec::new();
             place.state = State::WantedWhole;
-            return Ok(Small::Needed(Need { batch, item, runs }));
+            return Ok(Small::Needed(Need {
+                batch,
+                item,
+                runs: Vec::new(),
+                olds: Vec::new(),
+            }));
         };
         let stage = || stage_bytes(&replica.root, &place.id, content);
         match replica.with_room(content.len() as u64, stage) {
@@ -404,6 +453,30 @@ impl Taking {
                 Ok(Small::Not)
             }
         }
+    }
+
+    /// Takes the list of a long file's chunks as the difference to that of what stands at the path.
+    fn edited(
+        &mut self,
+        index: u32,
+        mtime_ns: i64,
+        pieces: &[Piece],
+    ) -> Result<Option<Need>, DiskError> {
+        let replica = self.replica.clone();
+        let place = self.place(index)?;
+        if !matches!(place.state, State::Wanted | State::WantedWhole) {
+            return Ok(None);
+        }
+        if DeltaBase::of(&place.op).is_none() {
+            return Err(bad(index, "it is the edit of nothing"));
+        }
+        let Some(base) = long::chunks_at(&replica, &place.op) else {
+            place.state = State::Stale;
+            return Ok(None);
+        };
+        let chunks = list_of(pieces, &base, CHUNKS_LISTED_MAX)
+            .ok_or(bad(index, "it names chunks that do not exist"))?;
+        self.manifest(index, mtime_ns, chunks, false)
     }
 
     fn manifest(
@@ -468,8 +541,14 @@ impl Taking {
             Ok(mut runs) => {
                 // What is not asked for now is missing at the end, and asked for by the next try.
                 runs.truncate(RUNS_MAX);
+                let olds = long.olds(&replica, &place.op.path, &runs);
                 place.state = State::Growing(long);
-                Ok(Some(Need { batch, item, runs }))
+                Ok(Some(Need {
+                    batch,
+                    item,
+                    runs,
+                    olds,
+                }))
             }
             Err(error) => {
                 self.fail(index, error);

@@ -385,9 +385,12 @@ pub(crate) fn carry(giver: &Replica, taking: &mut Taking, batch: &Batch) -> Vec<
         .collect();
     for need in &needs {
         giver
-            .give_chunks(&need.item, &need.runs, &mut |run| {
+            .give_chunks(&need.item, &need.runs, &need.olds, &mut |run| {
                 match run {
-                    Some(run) => taking.chunks(need.item.index, run).expect("an honest run"),
+                    Some(run) => {
+                        let more = taking.chunks(need.item.index, run);
+                        assert_eq!(more.expect("an honest run"), None);
+                    }
                     None => taking.gone(need.item.index),
                 }
                 Ok(())

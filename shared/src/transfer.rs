@@ -6,10 +6,17 @@
 //! that it does not hold. What replaces something known travels as a delta ([`Form`]) where that is shorter.
 //! Nothing is used before its hash is checked.
 
+mod edited;
+
+pub use edited::{
+    BLOCKS_MAX, BlockCopy, BlockName, EDITED_CHUNKS_MAX, OLDS_MAX, Old, Piece, REGION_BYTES_MAX,
+    blocks, list_of, name_of, pieces, unweave, weave,
+};
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::{Chunk, Manifest};
-use crate::delta::{DELTA_BYTES_MAX, Form};
+use crate::delta::Form;
 use crate::hash::ContentHash;
 use crate::limit;
 use crate::merge::How;
@@ -208,14 +215,10 @@ impl DeltaBase {
     /// Returns what an operation displaces, if that can be the base of a delta.
     pub fn of(op: &Op) -> Option<Self> {
         match (&op.expect, &op.from) {
-            (Some(Entry::File { content, len, .. }), Source::There(_))
-                if (1..=DELTA_BYTES_MAX).contains(len) =>
-            {
-                Some(Self {
-                    content: *content,
-                    len: *len,
-                })
-            }
+            (Some(Entry::File { content, len, .. }), Source::There(_)) if *len > 0 => Some(Self {
+                content: *content,
+                len: *len,
+            }),
             _ => None,
         }
     }
@@ -265,6 +268,16 @@ pub enum Part {
         /// The operation.
         index: u32,
     },
+    /// The chunks of one long file of which the taker has most: the difference to those of the base.
+    Edited {
+        /// The operation.
+        index: u32,
+        /// Modification time, nanoseconds since 1970 UTC.
+        mtime_ns: i64,
+        /// What makes the list; at most [`MANIFEST_CHUNKS_MAX`].
+        #[serde(deserialize_with = "limit::list::<_, _, MANIFEST_CHUNKS_MAX>")]
+        pieces: Vec<Piece>,
+    },
 }
 
 /// A file inside a [`Part::Pack`].
@@ -291,6 +304,9 @@ pub struct Need {
     /// Chunk numbers as (first, count), ascending; at most [`RUNS_MAX`].
     #[serde(deserialize_with = "limit::list::<_, _, RUNS_MAX>")]
     pub runs: Vec<(u32, u32)>,
+    /// What the taker has in the place of some of these runs; at most [`OLDS_MAX`].
+    #[serde(deserialize_with = "limit::list::<_, _, OLDS_MAX>")]
+    pub olds: Vec<Old>,
 }
 
 /// Consecutive chunks of one file.
@@ -300,9 +316,12 @@ pub struct ChunkRun {
     pub first: u32,
     /// How many there are.
     pub count: u32,
+    /// The blocks of what the taker has in their place that stand among `bytes`; at most [`BLOCKS_MAX`].
+    #[serde(deserialize_with = "limit::list::<_, _, BLOCKS_MAX>")]
+    pub copies: Vec<BlockCopy>,
     /// Whether `bytes` is a zstd frame.
     pub zstd: bool,
-    /// The chunks, one after another; at most [`PART_BYTES_MAX`].
+    /// The chunks, one after another, without those blocks; at most [`PART_BYTES_MAX`].
     #[serde(deserialize_with = "limit::bytes::<_, PART_BYTES_MAX>")]
     pub bytes: Vec<u8>,
 }

@@ -240,6 +240,7 @@ impl TakeJob {
                 base: None,
             },
             runs: vec![(0, 1)],
+            olds: Vec::new(),
         })
     }
 

@@ -118,6 +118,7 @@ fn one_call(taking: &mut Taking, call: u8, file: usize, from: u8, to: u8) {
                     } else {
                         to as u32
                     },
+                    copies: Vec::new(),
                     zstd: false,
                     bytes,
                 },

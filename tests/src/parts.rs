@@ -78,7 +78,7 @@ pub fn honest_parts() -> Vec<u8> {
         take(Frame::Chunks(batch.number, item.index));
         let (_, manifest) = &contents()[item.index as usize];
         let all = [(0, *manifest)];
-        let given = bench.replica.give_chunks(item, &all, &mut |run| {
+        let given = bench.replica.give_chunks(item, &all, &[], &mut |run| {
             take(Frame::ChunkRun(run.expect("the file is there")));
             Ok(())
         });

@@ -32,6 +32,7 @@ fn parts(bench: &Bench, items: &[Item]) -> Vec<String> {
             } => {
                 format!("manifest {index} {} {more}", manifest.len())
             }
+            Part::Edited { index, pieces, .. } => format!("edited {index} {}", pieces.len()),
             Part::Gone { index } => format!("gone {index}"),
         });
         Ok(())
@@ -90,7 +91,7 @@ fn what_changed_since_the_plan_is_gone() {
     };
     bench
         .replica
-        .give_chunks(&item(5, "long", Some(seen)), &[(0, 1)], &mut sink)
+        .give_chunks(&item(5, "long", Some(seen)), &[(0, 1)], &[], &mut sink)
         .expect("given");
     assert_eq!(runs, [None]);
 }
@@ -128,7 +129,7 @@ fn a_missing_run_is_gone_and_never_a_panic() {
         };
         bench
             .replica
-            .give_chunks(&long, &runs, &mut sink)
+            .give_chunks(&long, &runs, &[], &mut sink)
             .expect("given");
         assert_eq!(last, Some(None), "{runs:?}");
     }

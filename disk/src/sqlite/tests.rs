@@ -712,7 +712,7 @@ fn moves(giver: &Bench, taker: &mut Bench) -> (usize, usize) {
             };
             giver
                 .replica
-                .give_chunks(&need.item, &need.runs, &mut take)
+                .give_chunks(&need.item, &need.runs, &need.olds, &mut take)
                 .expect("given");
         }
     }

@@ -5,7 +5,7 @@
 //! Whatever the origin, a chunk counts as held when its bytes were read or written here and had the
 //! right hash.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -17,7 +17,10 @@ use rustix::io::Errno;
 use shared::chunk::{Chunk, Manifest};
 use shared::hash::{ContentHash, PLAIN_BYTES_MAX};
 use shared::path::RelPath;
-use shared::transfer::{ChunkRun, PART_BYTES_MAX, missing_runs};
+use shared::transfer::{
+    BlockCopy, ChunkRun, EDITED_CHUNKS_MAX, OLDS_MAX, Old, Op, PART_BYTES_MAX, REGION_BYTES_MAX,
+    blocks, missing_runs, name_of, unweave,
+};
 use shared::tree::Entry;
 
 use super::{Ready, discard, ready_name};
@@ -29,6 +32,9 @@ use crate::{Replica, fingerprint, handle, lock, read, volume};
 /// Most bytes of a long file that wait in the page cache. A small batch makes its files durable, and on
 /// ext4 that can mean waiting for all data that was written before.
 const UNSYNCED_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Most blocks that are named for one file, save for a last run that goes beyond: 128 KiB of names. A file of
+/// which more has changed is no small edit.
+const NAMES_MAX: usize = 16 * 1024;
 /// Ending of a file that is not whole yet.
 pub(crate) const PART: &str = ".part";
 
@@ -43,6 +49,15 @@ pub(super) struct Long {
     name: String,
     claim: Option<Claim>,
     unsynced_bytes: u64,
+    /// What stands at the target in the place of runs of chunks: offsets and lengths of its blocks.
+    olds: BTreeMap<u32, Vec<(u64, u32)>>,
+}
+
+/// Returns the chunks of what stands at the target of an operation, if that is what the plan saw.
+pub(super) fn chunks_at(replica: &Replica, op: &Op) -> Option<Manifest> {
+    let entry = op.expect.as_ref()?;
+    let (mut file, stat) = handle::open_tree_file(replica.root.as_fd(), &op.path).ok()?;
+    replica.chunks_of(&op.path, entry, &mut file, &stat)
 }
 
 /// Says what is wrong with a list of chunks, or with its beginning.
@@ -87,6 +102,7 @@ impl Long {
             manifest,
             claim: Claim::take(&replica.staging, content),
             unsynced_bytes: 0,
+            olds: BTreeMap::new(),
         })
     }
 
@@ -146,6 +162,121 @@ impl Long {
             index += 1;
         }
         Ok(true)
+    }
+
+    /// Names the blocks of what stands at the target in the place of runs that are missing.
+    pub(super) fn olds(
+        &mut self,
+        replica: &Replica,
+        target: &RelPath,
+        runs: &[(u32, u32)],
+    ) -> Vec<Old> {
+        let few = |(_, count): &&(u32, u32)| *count <= EDITED_CHUNKS_MAX;
+        let short: Vec<(u32, u32)> = runs.iter().filter(few).take(OLDS_MAX).copied().collect();
+        let entry = lock(&replica.seen).row(target).map(|row| row.entry.clone());
+        let opened = handle::open_tree_file(replica.root.as_fd(), target).ok();
+        let (Some(entry), Some((mut file, stat)), false) = (entry, opened, short.is_empty()) else {
+            return Vec::new();
+        };
+        let Some(base) = replica.chunks_of(target, &entry, &mut file, &stat) else {
+            return Vec::new();
+        };
+        let places: HashMap<ContentHash, usize> = (0..)
+            .zip(&base.chunks)
+            .map(|(number, chunk)| (chunk.hash, number))
+            .collect();
+        let offsets: Vec<u64> = base
+            .with_offsets()
+            .map(|(offset, _)| offset)
+            .chain([base.len()])
+            .collect();
+        let mut olds: Vec<Old> = Vec::new();
+        for (first, count) in short {
+            if olds.iter().map(|old| old.blocks.len()).sum::<usize>() > NAMES_MAX {
+                break;
+            }
+            let (from, to) = (first as usize, (first + count) as usize);
+            // What lies between the neighbours, which both versions have.
+            let before = match from.checked_sub(1) {
+                Some(before) => places
+                    .get(&self.manifest.chunks[before].hash)
+                    .map(|at| at + 1),
+                None => Some(0),
+            };
+            let after = match self.manifest.chunks.get(to) {
+                Some(after) => places.get(&after.hash).copied(),
+                None => Some(base.chunks.len()),
+            };
+            let (Some(before), Some(after)) = (before, after) else {
+                continue;
+            };
+            if before >= after || offsets[after] - offsets[before] > REGION_BYTES_MAX {
+                continue;
+            }
+            let mut region = vec![0; (offsets[after] - offsets[before]) as usize];
+            if file.read_exact_at(&mut region, offsets[before]).is_err() {
+                continue;
+            }
+            let mut at = offsets[before];
+            let mut cuts = Vec::new();
+            let mut names = Vec::new();
+            for block in blocks(&region) {
+                cuts.push((at, block.len() as u32));
+                names.push(name_of(block));
+                at += block.len() as u64;
+            }
+            self.olds.insert(first, cuts);
+            olds.push(Old {
+                first,
+                blocks: names,
+            });
+        }
+        olds
+    }
+
+    /// Returns how many bytes of a run are blocks that are here; `None` when they do not exist.
+    pub(super) fn copied_len(&self, run: &ChunkRun) -> Option<usize> {
+        let cuts = self.olds.get(&run.first).map_or(&[][..], Vec::as_slice);
+        let mut len = 0;
+        for copy in &run.copies {
+            let end = copy.first.checked_add(copy.count)?;
+            let cuts = cuts.get(copy.first as usize..end as usize)?;
+            len += cuts.iter().map(|(_, len)| *len as usize).sum::<usize>();
+            if len > PART_BYTES_MAX {
+                return None;
+            }
+        }
+        Some(len)
+    }
+
+    /// Puts a run together from what was sent and blocks of what stands at the target. Whether that is what
+    /// it was, the hashes of the chunks say.
+    pub(super) fn unwoven(
+        &self,
+        replica: &Replica,
+        target: &RelPath,
+        first: u32,
+        copies: &[BlockCopy],
+        sent: &[u8],
+        len: usize,
+    ) -> Option<Vec<u8>> {
+        let cuts = self.olds.get(&first)?;
+        let (start, _) = cuts.first()?;
+        let (last, last_len) = cuts.last()?;
+        let mut region = vec![0; (last + u64::from(*last_len) - start) as usize];
+        let (file, _) = handle::open_tree_file(replica.root.as_fd(), target).ok()?;
+        file.read_exact_at(&mut region, *start).ok()?;
+        let block = |number: u32| {
+            let (at, len) = cuts.get(number as usize)?;
+            let at = (at - start) as usize;
+            region.get(at..at + *len as usize)
+        };
+        unweave(copies, sent, len, block)
+    }
+
+    /// Forgets what stands in the place of a run, and says whether there was anything.
+    pub(super) fn forget_old(&mut self, first: u32) -> bool {
+        self.olds.remove(&first).is_some()
     }
 
     pub(super) fn is_whole(&self) -> bool {

@@ -122,7 +122,7 @@ fn an_interrupted_long_file_goes_on_where_it_stopped() {
         .expect("all is needed");
     giver
         .replica
-        .give_chunks(&need.item, &[(0, 7)], &mut |run| {
+        .give_chunks(&need.item, &[(0, 7)], &[], &mut |run| {
             taking.chunks(0, run.expect("it is there")).expect("honest");
             Ok(())
         })
@@ -171,7 +171,7 @@ fn two_batches_may_stage_the_same_content() {
         };
         giver
             .replica
-            .give_chunks(&item, &[(0, whole)], &mut |run| {
+            .give_chunks(&item, &[(0, whole)], &[], &mut |run| {
                 taking.chunks(0, run.expect("there")).expect("honest");
                 Ok(())
             })
@@ -290,6 +290,7 @@ fn what_no_honest_giver_sends_is_refused() {
     let run = |first, count, bytes: &[u8]| ChunkRun {
         first,
         count,
+        copies: Vec::new(),
         zstd: false,
         bytes: bytes.to_vec(),
     };
@@ -344,6 +345,7 @@ fn content_with_a_wrong_hash_is_not_used() {
     let run = ChunkRun {
         first: 0,
         count: 1,
+        copies: Vec::new(),
         zstd: false,
         bytes: other[..len].to_vec(),
     };

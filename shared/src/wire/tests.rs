@@ -15,7 +15,9 @@ use crate::control::{Health, Problem, SyncCounts};
 use crate::delta::Form;
 use crate::hash::ContentHash;
 use crate::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
-use crate::transfer::{DeltaBase, Op, PackedFile, Source, Trouble, TroubleKind};
+use crate::transfer::{
+    BlockCopy, DeltaBase, Old, Op, PackedFile, Piece, Source, Trouble, TroubleKind, name_of,
+};
 use crate::tree::{Entry, Obstacle};
 
 const WRITE: &str = "LAYER_SYNC_WRITE_FIXTURES";
@@ -308,6 +310,7 @@ fn golden() -> Vec<Golden> {
             batch: Gen(42),
             item: item(),
             runs: vec![(0, 1), (17, 300), (100_000, 1)],
+            olds: vec![Old { first: 0, blocks: vec![name_of(b"a block"), name_of(b"another")] }],
         }),
         "proof" => Frame::Proof(proof()),
         "ask" => Frame::Ask(1, "{\"why\":\"notes/a.md\"}".into()),
@@ -330,11 +333,20 @@ fn golden() -> Vec<Golden> {
             manifest: manifest(),
             more: true,
         }),
+        "part-edited" => Frame::Part(Part::Edited {
+            index: 3,
+            mtime_ns: 1,
+            pieces: vec![
+                Piece::Kept { first: 0, count: 16_000 },
+                Piece::New(manifest().chunks[0]),
+            ],
+        }),
         "part-gone" => Frame::Part(Part::Gone { index: 300 }),
         "chunks" => Frame::Chunks(Gen(42), 3),
         "chunk-run" => Frame::ChunkRun(ChunkRun {
             first: 17,
             count: 2,
+            copies: vec![BlockCopy { sent: 3, first: 0, count: 64 }],
             zstd: true,
             bytes: vec![0x28, 0xb5, 0x2f, 0xfd, 0xff],
         }),

@@ -192,6 +192,7 @@ pub(super) fn stray_runs() -> Vec<ChunkRun> {
     let run = |first, count, zstd, bytes| ChunkRun {
         first,
         count,
+        copies: Vec::new(),
         zstd,
         bytes,
     };

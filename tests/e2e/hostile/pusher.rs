@@ -405,6 +405,7 @@ fn floods(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             ..item.clone()
         },
         runs: vec![(0, u32::MAX); 10_000],
+        olds: Vec::new(),
     };
     for (name, frame) in [
         ("20,000 fetches", Frame::Fetch(Gen(1), vec![item; 1000])),

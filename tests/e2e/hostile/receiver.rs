@@ -25,6 +25,7 @@ fn need() -> Need {
             base: None,
         },
         runs: vec![(0, 1)],
+        olds: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use shared::transfer::{Item, PackedFile};
+use shared::wire::Frame;
 
 use super::*;
 use crate::lock;
@@ -151,4 +152,115 @@ fn a_delta_that_does_not_fit_is_asked_for_whole_once() {
     let wrong_tail = patch(Form::Tail, b"x");
     let mut taking = taker.replica.take(&batch);
     assert!(taking.part(wrong_tail).is_err(), "lengths do not add up");
+}
+
+/// Gives a long edit, and returns the bytes of all frames both ways.
+fn give_long(giver: &Bench, taker: &mut Bench, content: &[u8]) -> usize {
+    giver.write("film", content);
+    giver.look();
+    let entry = |bench: &Bench| {
+        let seen = lock(&bench.replica.seen);
+        seen.row(&path("film")).map(|row| row.entry.clone())
+    };
+    let batch = taker.batch(vec![op("film", entry(taker), entry(giver))]);
+    let items: Vec<Item> = Item::of(0, &batch.ops[0]).into_iter().collect();
+    let mut taking = taker.replica.take(&batch);
+    let (mut bytes, mut needs) = (0, Vec::new());
+    let mut take = |part: Part| {
+        bytes += Frame::Part(part.clone()).encode().len();
+        needs.extend(taking.part(part).expect("an honest part"));
+        Ok(())
+    };
+    giver.replica.give(&items, &mut take).expect("given");
+    for need in needs {
+        bytes += Frame::Need(need.clone()).encode().len();
+        let mut take = |run: Option<ChunkRun>| {
+            let run = run.expect("it is there");
+            bytes += Frame::ChunkRun(run.clone()).encode().len();
+            assert_eq!(taking.chunks(0, run).expect("an honest run"), None);
+            Ok(())
+        };
+        giver
+            .replica
+            .give_chunks(&need.item, &need.runs, &need.olds, &mut take)
+            .expect("given");
+    }
+    taker
+        .replica
+        .apply(&batch, taking.finish(), Gen(0))
+        .expect("applied");
+    assert_eq!(taker.outcomes(), [Outcome::Done]);
+    assert!(fs::read(taker.at("film")).expect("read") == content);
+    bytes
+}
+
+#[test]
+fn one_byte_of_a_long_file_costs_a_block() {
+    let (giver, mut taker) = (Bench::new(), Bench::new());
+    let film = noise(20_000_000, 1);
+    assert!(give_long(&giver, &mut taker, &film) > 20_000_000);
+    let mut edited = film.clone();
+    edited[9_000_000] ^= 1;
+    let bytes = give_long(&giver, &mut taker, &edited);
+    assert!(bytes < 2500, "one byte: {bytes}");
+    let edited = [&noise(100, 2)[..], &edited].concat();
+    let bytes = give_long(&giver, &mut taker, &edited);
+    assert!(bytes < 3000, "100 bytes in front: {bytes}");
+    let edited = [&edited[..], &noise(100, 3)].concat();
+    let bytes = give_long(&giver, &mut taker, &edited);
+    assert!(bytes < 3000, "100 bytes at the end: {bytes}");
+    let without = [&edited[..5_000_000], &edited[5_010_000..]].concat();
+    let bytes = give_long(&giver, &mut taker, &without);
+    assert!(bytes < 3500, "10,000 bytes less: {bytes}");
+    give_long(&giver, &mut taker, &noise(3_000_000, 4));
+}
+
+#[test]
+fn blocks_that_do_not_make_a_chunk_are_no_obstacle() {
+    let (giver, mut taker) = (Bench::new(), Bench::new());
+    let film = noise(1_000_000, 1);
+    give_long(&giver, &mut taker, &film);
+    let mut edited = film.clone();
+    edited[500_000] ^= 1;
+    giver.write("film", &edited);
+    giver.look();
+    let entry = |bench: &Bench| {
+        let seen = lock(&bench.replica.seen);
+        seen.row(&path("film")).map(|row| row.entry.clone())
+    };
+    let batch = taker.batch(vec![op("film", entry(&taker), entry(&giver))]);
+    let items: Vec<Item> = Item::of(0, &batch.ops[0]).into_iter().collect();
+    let mut taking = taker.replica.take(&batch);
+    let mut needs = Vec::new();
+    let mut take = |part: Part| {
+        needs.extend(taking.part(part).expect("an honest part"));
+        Ok(())
+    };
+    giver.replica.give(&items, &mut take).expect("given");
+    let need = needs.pop().expect("one chunk");
+    let mut runs = Vec::new();
+    let mut collect = |run: Option<ChunkRun>| {
+        runs.extend(run);
+        Ok(())
+    };
+    giver
+        .replica
+        .give_chunks(&need.item, &need.runs, &need.olds, &mut collect)
+        .expect("given");
+    let mut wrong = runs.pop().expect("a run");
+    // Blocks in another order: the lengths may fit, the hash does not.
+    wrong.copies.swap(0, 1);
+    let again = taking.chunks(0, wrong).expect("nothing that ends the link");
+    let again = again.expect("all of it is asked for");
+    assert_eq!((again.runs.clone(), again.olds.len()), (need.runs, 0));
+    let mut give = |run: Option<ChunkRun>| {
+        let taken = taking.chunks(0, run.expect("there")).expect("honest");
+        assert_eq!(taken, None);
+        Ok(())
+    };
+    giver
+        .replica
+        .give_chunks(&again.item, &again.runs, &[], &mut give)
+        .expect("given");
+    assert!(!taking.missing());
 }

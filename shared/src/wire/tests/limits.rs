@@ -3,7 +3,9 @@
 use super::*;
 use crate::control::{CODE_BYTES_MAX, PROBLEMS_MAX};
 use crate::delta::Form;
-use crate::transfer::{MANIFEST_CHUNKS_MAX, RUNS_MAX, TEXT_BYTES_MAX};
+use crate::transfer::{
+    BLOCKS_MAX, MANIFEST_CHUNKS_MAX, OLDS_MAX, Old, RUNS_MAX, TEXT_BYTES_MAX, name_of,
+};
 use crate::tree::LINK_BYTES_MAX;
 
 /// Checks that the frame with `limit` elements decodes, and the one with one more does not.
@@ -74,6 +76,7 @@ fn run(bytes: usize) -> Frame {
     Frame::ChunkRun(ChunkRun {
         first: u32::MAX,
         count: u32::MAX,
+        copies: vec![],
         zstd: true,
         bytes: vec![0xff; bytes],
     })
@@ -107,8 +110,23 @@ fn lists() {
             batch: Gen(1),
             item: item(),
             runs: vec![(1, 1); n],
+            olds: vec![],
         })
     });
+    let old = |n| Old {
+        first: 0,
+        blocks: vec![name_of(b""); n],
+    };
+    let needs = |olds| {
+        Frame::Need(Need {
+            batch: Gen(1),
+            item: item(),
+            runs: vec![],
+            olds,
+        })
+    };
+    limited(BLOCKS_MAX, |n| needs(vec![old(n)]));
+    limited(OLDS_MAX, |n| needs(vec![old(0); n]));
     limited(BATCH_OPS_MAX, |n| pack(n, 0));
     limited(MANIFEST_CHUNKS_MAX, list_of);
     let problem = proof().problems[0].clone();
