@@ -40,6 +40,10 @@ use batches::{Batches, Committing};
 use greeting::Peer;
 use holds::Holds;
 
+/// How long the trees may be apart before the receiver is told so: most edits are over by then, and telling
+/// would cost as much as they do.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(250);
+
 /// What the pusher is told at its start. The pair and the peer's name may change later.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -315,6 +319,7 @@ impl Pusher {
             self.holds.next_retry(),
             self.next_answer(),
             proof,
+            self.unsettled_at().filter(|at| *at > self.now),
             // Without a plan that waits, its time means nothing.
             self.gathering
                 .filter(|_| !self.due.is_empty() && self.may_plan())
@@ -753,9 +758,12 @@ impl Pusher {
             Some((last, at)) => {
                 let waited = self.now.saturating_duration_since(*at);
                 let changed = last.settled != settled
-                    || settled && (last.alpha, last.beta) != self.hashes()
+                    || settled && (last.alpha, last.beta()) != self.hashes()
                     || last.sync.held != self.holds.len();
-                changed && (settled || waited >= Duration::from_millis(200))
+                let unsettled = self.pending_since.map_or(Duration::ZERO, |since| {
+                    self.now.saturating_duration_since(since)
+                });
+                changed && (settled || unsettled.min(waited) >= UNSETTLED_WAIT)
                     || waited >= self.proof_interval()
             }
         };
@@ -766,12 +774,24 @@ impl Pusher {
         }
     }
 
+    /// While something waits, the receiver hears ever more rarely of it.
     fn proof_interval(&self) -> Duration {
-        if self.was_settled {
-            self.setup.interval
-        } else {
-            Duration::from_secs(1).min(self.setup.interval)
+        match self.pending_since {
+            None => self.setup.interval,
+            Some(since) => self
+                .now
+                .saturating_duration_since(since)
+                .max(Duration::from_secs(1))
+                .min(self.setup.interval),
         }
+    }
+
+    /// Returns when the receiver has to be told that the trees are not equal any more.
+    fn unsettled_at(&self) -> Option<Instant> {
+        let told = self.last_proof.as_ref().is_some_and(|(last, _)| !last.settled);
+        self.pending_since
+            .filter(|_| !told && self.peer.is_ready())
+            .map(|since| since + UNSETTLED_WAIT)
     }
 
     fn hashes(&self) -> (shared::hash::SetHash, shared::hash::SetHash) {

@@ -13,7 +13,7 @@ pub use edited::{
     blocks, list_of, name_of, pieces, unweave, weave,
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::chunk::{Chunk, Manifest};
 use crate::delta::Form;
@@ -48,7 +48,7 @@ pub const TAKING_MAX: usize = 16;
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// Where the content for an operation comes from, seen from the side that carries it out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// No content is needed: a directory, a link, a deletion, a change of the exec bit.
     Nothing,
@@ -67,7 +67,8 @@ pub enum Source {
 }
 
 /// One change that a side carries out on its tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "OpArrived")]
 pub struct Op {
     /// The path that changes.
     pub path: RelPath,
@@ -80,6 +81,85 @@ pub struct Op {
     /// Whether both sides agree on `make` once this operation is durable. False when the other
     /// side has to change too: then the base moves when both have.
     pub agrees: bool,
+}
+
+/// As [`Op`], with a source in which its own path does not stand a second time.
+#[derive(Deserialize)]
+struct OpArrived {
+    path: RelPath,
+    expect: Option<Entry>,
+    make: Option<Entry>,
+    from: SourceArrived,
+    agrees: bool,
+}
+
+#[derive(Deserialize)]
+enum SourceArrived {
+    Nothing,
+    There(Option<RelPath>),
+    Here(RelPath),
+    Merge { base: Option<Entry>, how: How },
+}
+
+#[derive(Serialize)]
+struct OpSent<'a> {
+    path: &'a RelPath,
+    expect: &'a Option<Entry>,
+    make: &'a Option<Entry>,
+    from: SourceSent<'a>,
+    agrees: bool,
+}
+
+#[derive(Serialize)]
+enum SourceSent<'a> {
+    Nothing,
+    There(Option<&'a RelPath>),
+    Here(&'a RelPath),
+    Merge { base: &'a Option<Entry>, how: How },
+}
+
+impl Serialize for Op {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let from = match &self.from {
+            Source::Nothing => SourceSent::Nothing,
+            Source::There(path) => SourceSent::There((*path != self.path).then_some(path)),
+            Source::Here(path) => SourceSent::Here(path),
+            Source::Merge { base, how } => SourceSent::Merge { base, how: *how },
+        };
+        OpSent {
+            path: &self.path,
+            expect: &self.expect,
+            make: &self.make,
+            from,
+            agrees: self.agrees,
+        }
+        .serialize(to)
+    }
+}
+
+impl From<OpArrived> for Op {
+    fn from(arrived: OpArrived) -> Self {
+        let OpArrived {
+            path,
+            expect,
+            make,
+            from,
+            agrees,
+        } = arrived;
+        let from = match from {
+            SourceArrived::Nothing => Source::Nothing,
+            SourceArrived::There(other) => Source::There(other.unwrap_or_else(|| path.clone())),
+            SourceArrived::Here(path) => Source::Here(path),
+            SourceArrived::Merge { base, how } => Source::Merge { base, how },
+        };
+        Self {
+            path,
+            expect,
+            make,
+            from,
+            agrees,
+        }
+    }
 }
 
 impl Op {

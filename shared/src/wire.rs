@@ -114,8 +114,8 @@ pub type SeenRow = (RelPath, Sight);
 pub struct Proof {
     /// Set hash of the pusher's tree.
     pub alpha: SetHash,
-    /// Set hash of the receiver's tree, as the pusher knows it.
-    pub beta: SetHash,
+    /// Set hash of the receiver's tree, as the pusher knows it; `None` when it is the same.
+    pub beta: Option<SetHash>,
     /// Whether nothing waits: no change is pending, held or in flight.
     pub settled: bool,
     /// Rows up to this batch are stored on both sides.
@@ -127,6 +127,13 @@ pub struct Proof {
     /// Paths that wait for something, the first [`control::PROBLEMS_MAX`] of them.
     #[serde(deserialize_with = "limit::list::<_, _, { control::PROBLEMS_MAX }>")]
     pub problems: Vec<control::Problem>,
+}
+
+impl Proof {
+    /// Returns the set hash of the receiver's tree, as the pusher knows it.
+    pub fn beta(&self) -> SetHash {
+        self.beta.unwrap_or(self.alpha)
+    }
 }
 
 /// What one machine tells the other.

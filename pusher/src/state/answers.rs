@@ -427,7 +427,7 @@ impl Pusher {
         let problems = self.problems().into_iter().take(PROBLEMS_MAX).collect();
         Proof {
             alpha,
-            beta,
+            beta: (beta != alpha).then_some(beta),
             settled,
             resolved: self.notes.resolved,
             paused: self.notes.paused,

@@ -165,7 +165,7 @@ impl Receiver {
         let proved = self
             .proof
             .as_ref()
-            .is_some_and(|proof| proof.settled && proof.beta == self.hash());
+            .is_some_and(|proof| proof.settled && proof.beta() == self.hash());
         proved
             && self.phase == Phase::Ready
             && self.looks.is_idle()

@@ -340,7 +340,7 @@ fn in_sync_needs_a_link_a_proof_and_the_very_tree_that_was_proved() {
     let beta = bench.receiver.hash();
     bench.on(Event::Frame(Frame::Proof(Proof {
         settled: true,
-        beta,
+        beta: Some(beta),
         ..Proof::default()
     })));
     assert!(in_sync(&mut bench));

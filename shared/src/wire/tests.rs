@@ -190,7 +190,7 @@ fn proof() -> Proof {
     };
     Proof {
         alpha: set(&[("a", file("1", false))]),
-        beta: set(&[("a", file("2", false))]),
+        beta: Some(set(&[("a", file("2", false))])),
         settled: false,
         resolved: Gen(41),
         paused: true,
