@@ -82,6 +82,7 @@ fn least() -> Vec<Frame> {
     for times in [1, 500] {
         let batch = Batch {
             number: Gen(0),
+            settles: None,
             ops: vec![op.clone(); BATCH_OPS_MAX * times],
         };
         let pack = Part::Pack {

@@ -109,6 +109,7 @@ impl Replica {
         carried.resize_with(batch.ops.len(), || Carried::ended(Outcome::Gone));
         let batch = Batch {
             number: batch.number,
+            settles: batch.settles,
             ops,
         };
         self.record(&batch, carried, &merges, &manifests, resolved)

@@ -184,6 +184,7 @@ impl Bench {
         self.next += 1;
         Batch {
             number: Gen(self.next),
+            settles: None,
             ops,
         }
     }

@@ -204,6 +204,8 @@ pub struct Pusher {
     /// a look that notices.
     rules_differ: bool,
     last_proof: Option<(Proof, Instant)>,
+    /// The beginning of the set hash of which the receiver knows by itself that both trees have it now.
+    foretold: Option<u64>,
     last_change: Option<UtcMs>,
     pending_since: Option<Instant>,
     was_settled: bool,
@@ -265,6 +267,7 @@ impl Pusher {
             degraded: Vec::new(),
             rules_differ: false,
             last_proof: None,
+            foretold: None,
             last_change: None,
             pending_since: None,
             was_settled: false,
@@ -756,20 +759,24 @@ impl Pusher {
         let due = match &self.last_proof {
             None => true,
             Some((last, at)) => {
-                let waited = self.now.saturating_duration_since(*at);
+                let at = self.pending_since.map_or(*at, |since| since.max(*at));
+                let waited = self.now.saturating_duration_since(at);
                 let changed = last.settled != settled
                     || settled && (last.alpha, last.beta()) != self.hashes()
                     || last.sync.held != self.holds.len();
-                let unsettled = self.pending_since.map_or(Duration::ZERO, |since| {
-                    self.now.saturating_duration_since(since)
-                });
-                changed && (settled || unsettled.min(waited) >= UNSETTLED_WAIT)
-                    || waited >= self.proof_interval()
+                changed && (settled || waited >= UNSETTLED_WAIT) || waited >= self.proof_interval()
             }
         };
         if due {
             let proof = self.proof(settled);
-            self.actions.push(Action::Send(Frame::Proof(proof.clone())));
+            let foretold = self.foretold.take() == Some(proof.alpha.beginning());
+            let same_else = self.last_proof.as_ref().is_some_and(|(last, _)| {
+                (&last.problems, last.paused) == (&proof.problems, proof.paused)
+            });
+            let is_known = settled && foretold && proof.beta.is_none() && same_else;
+            if !is_known {
+                self.actions.push(Action::Send(Frame::Proof(proof.clone())));
+            }
             self.last_proof = Some((proof, self.now));
         }
     }
@@ -788,7 +795,10 @@ impl Pusher {
 
     /// Returns when the receiver has to be told that the trees are not equal any more.
     fn unsettled_at(&self) -> Option<Instant> {
-        let told = self.last_proof.as_ref().is_some_and(|(last, _)| !last.settled);
+        let told = self
+            .last_proof
+            .as_ref()
+            .is_some_and(|(last, _)| !last.settled);
         self.pending_since
             .filter(|_| !told && self.peer.is_ready())
             .map(|since| since + UNSETTLED_WAIT)

@@ -762,6 +762,9 @@ impl Receiver {
                 Outcome::Gone | Outcome::Held(_) | Outcome::Unmerged => {}
             }
         }
+        if outcomes.iter().all(|outcome| *outcome == Outcome::Done) {
+            self.settled_by(taken.settles);
+        }
         if self.phase == Phase::Ready {
             self.actions
                 .push(Action::Send(Frame::Applied(batch, outcomes)));

@@ -107,6 +107,11 @@ impl SetHash {
             (*sum, borrow) = (total, under_a || under_b);
         }
     }
+
+    /// Returns enough of it to tell what is at hand from what is not.
+    pub fn beginning(&self) -> u64 {
+        self.0[0]
+    }
 }
 
 fn member(path: &RelPath, entry: &Entry) -> [u64; 4] {

@@ -182,6 +182,9 @@ pub struct Batch {
     /// In the order in which they take effect; at most [`BATCH_OPS_MAX`].
     #[serde(deserialize_with = "limit::list::<_, _, BATCH_OPS_MAX>")]
     pub ops: Vec<Op>,
+    /// The beginning of the set hash that both trees have when all of this is done, if nothing is left then:
+    /// the proof that they are equal, told in advance.
+    pub settles: Option<u64>,
 }
 
 /// What became of one operation.

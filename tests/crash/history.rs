@@ -207,6 +207,7 @@ impl Side {
         };
         let batch = Batch {
             number: Gen(number),
+            settles: None,
             ops: makes.iter().map(op).collect(),
         };
         let mut taking = self.replica.take(&batch);

@@ -177,6 +177,7 @@ impl Bench {
         let there = |what: &str| Source::There(name(what));
         Batch {
             number: Gen(self.round + 1),
+            settles: None,
             ops: vec![
                 op("note", entry(&note, false), there("note")),
                 op("empty", entry(&empty, false), there("empty")),

@@ -589,3 +589,42 @@ fn what_a_conflict_swallowed_is_planned_when_it_is_settled() {
 }
 
 mod liar;
+
+#[test]
+fn that_the_last_batch_makes_the_trees_equal_is_told_with_it() {
+    let mut bench = Bench::new(&[("a", "1", 1)], &[("a", "1")]);
+    let before = [(path("a"), Sight::Is(file("1")))];
+    bench.swept().greeted(vec![], vec![], hash_of(&before));
+    let proofs = |bench: &Bench| {
+        let is_proof = |frame: &&&Frame| matches!(frame, Frame::Proof(_));
+        bench.sent().iter().filter(is_proof).count()
+    };
+    assert_eq!(proofs(&bench), 1, "equal from the start");
+    let mut edit = |content: &str, outcome: Outcome| {
+        bench.done.clear();
+        bench.on(Event::Observed(vec![(path("a"), Sight::Is(file(content)))]));
+        let batch = bench.pushed()[0].clone();
+        let after = [(path("a"), Sight::Is(file(content)))];
+        assert_eq!(batch.settles, Some(hash_of(&after).beginning()));
+        bench.on(Event::Frame(Frame::Applied(batch.number, vec![outcome])));
+        bench.on(Event::Committed(batch.number));
+        (proofs(&bench), bench.pusher.was_settled)
+    };
+    assert_eq!(edit("2", Outcome::Done), (0, true), "it knows by itself");
+    assert_eq!(edit("3", Outcome::Done), (0, true));
+    assert_eq!(edit("4", Outcome::Stale), (0, false), "nobody knows");
+}
+
+#[test]
+fn of_a_batch_that_leaves_something_nothing_is_told_in_advance() {
+    let mut bench = Bench::new(&[("a", "1", 1), ("b", "1", 1)], &[("a", "1"), ("b", "1")]);
+    let before = [
+        (path("a"), Sight::Is(file("1"))),
+        (path("b"), Sight::Is(file("1"))),
+    ];
+    bench.swept().greeted(vec![], vec![], hash_of(&before));
+    bench.on(Event::Observed(vec![(path("a"), Sight::Is(file("2")))]));
+    bench.done.clear();
+    bench.on(Event::Observed(vec![(path("b"), Sight::Is(file("2")))]));
+    assert_eq!(bench.pushed()[0].settles, None, "another one is on its way");
+}

@@ -160,6 +160,27 @@ impl Receiver {
         self.proof = Some(proof);
     }
 
+    /// Takes it that the trees are equal now if this one has the hash that the pusher told in advance.
+    pub(super) fn settled_by(&mut self, settles: Option<u64>) {
+        let alpha = self.hash();
+        let view = self.trees.view(Side::Beta);
+        let (files, bytes) = (view.files(), view.bytes());
+        if let Some(proof) = &mut self.proof
+            && settles == Some(alpha.beginning())
+        {
+            proof.alpha = alpha;
+            proof.beta = None;
+            proof.settled = true;
+            proof.sync = SyncCounts {
+                files,
+                bytes,
+                pending_files: 0,
+                pending_bytes: 0,
+                ..proof.sync
+            };
+        }
+    }
+
     /// Says whether the trees are equal, as far as is known here.
     fn is_settled(&self) -> bool {
         let proved = self

@@ -217,6 +217,7 @@ fn batch() -> Batch {
         };
     Batch {
         number: Gen(42),
+        settles: None,
         ops: vec![
             op("notes", None, Some(Entry::Dir), Source::Nothing, true),
             op(
@@ -316,7 +317,7 @@ fn golden() -> Vec<Golden> {
         "ask" => Frame::Ask(1, "{\"why\":\"notes/a.md\"}".into()),
         "answer" => Frame::Answer(1, "{\"paused\":true}".into()),
         "batch" => Frame::Batch(batch(), Some(9)),
-        "batch-unordered" => Frame::Batch(Batch { number: Gen(43), ops: vec![] }, None),
+        "batch-unordered" => Frame::Batch(Batch { number: Gen(43), ops: vec![], settles: Some(u64::MAX) }, None),
         "contents" => Frame::Contents(Gen(42)),
         "part" => Frame::Part(Part::Pack {
             files: vec![

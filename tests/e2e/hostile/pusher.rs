@@ -25,7 +25,11 @@ async fn pushed(
     ops: Vec<Op>,
     parts: &[Part],
 ) -> Option<Vec<Outcome>> {
-    let batch = Batch { number, ops };
+    let batch = Batch {
+        number,
+        ops,
+        settles: None,
+    };
     let mut stream = peer.stream(&Frame::Batch(batch, None)).await;
     for part in parts {
         let _ = stream.send(&Frame::Part(part.clone()).encode()).await;
@@ -86,6 +90,7 @@ fn greetings(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         let ops = vec![op("notes/plan.md", Some(file("the plan")), None)];
         let batch = Batch {
             number: Gen(1000),
+            settles: None,
             ops,
         };
         drop(peer.stream(&Frame::Batch(batch, None)).await.finish());
@@ -260,6 +265,7 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         );
         let replay = Batch {
             number,
+            settles: None,
             ops: vec![op("folder", Some(Entry::Dir), None)],
         };
         drop(peer.stream(&Frame::Batch(replay, None)).await.finish());
@@ -269,6 +275,7 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         let (mut peer, _, _) = trap.greeted().await;
         let replay = Batch {
             number,
+            settles: None,
             ops: vec![op("folder", Some(Entry::Dir), None)],
         };
         drop(peer.stream(&Frame::Batch(replay, None)).await.finish());
@@ -289,6 +296,7 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         for n in 1..40 {
             let batch = Batch {
                 number: Gen(hello.last_batch.0 + n),
+                settles: None,
                 ops: make("never/there"),
             };
             let Some(stream) = peer.try_stream(&Frame::Batch(batch, Some(n * 1000))).await else {
@@ -305,6 +313,7 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
         let (mut peer, hello, _) = trap.greeted().await;
         let far = Batch {
             number: Gen(u64::MAX / 2),
+            settles: None,
             ops: make("far"),
         };
         drop(peer.stream(&Frame::Batch(far, None)).await.finish());
@@ -360,6 +369,7 @@ fn floods(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             let ops = vec![op(&format!("slow-{n}"), None, Some(claimed("slow", LEN)))];
             let batch = Batch {
                 number: Gen(hello.last_batch.0 + n),
+                settles: None,
                 ops,
             };
             let Some(mut stream) = peer.try_stream(&Frame::Batch(batch, None)).await else {

@@ -101,6 +101,7 @@ fn lists() {
     limited(BATCH_OPS_MAX, |n| {
         let batch = Batch {
             number: Gen(1),
+            settles: None,
             ops: vec![op(); n],
         };
         Frame::Batch(batch, None)
@@ -235,6 +236,7 @@ fn the_frames_of_a_stream_have_their_own_limits() {
     let beyond = PAGE_BYTES_MAX / op.bytes_max() + 1;
     let batch = Batch {
         number: Gen(u64::MAX / 2),
+        settles: None,
         ops: vec![op; beyond],
     };
     let bytes = Frame::Batch(batch, Some(u64::MAX)).encode().len();
