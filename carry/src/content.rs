@@ -36,10 +36,19 @@ pub async fn give(
                 .map_err(|_| hung_up())
         })
     });
-    while let Some(bytes) = ready.recv().await {
+    // A part leaves when it is known whether it is the last one, so that the end leaves with it.
+    let mut next = ready.recv().await;
+    while let Some(bytes) = next {
+        next = ready.recv().await;
         stream.send(&bytes).await?;
+        if next.is_none() {
+            stream.finish()?;
+            note_end(reading.await);
+            return Ok(());
+        }
     }
     note_end(reading.await);
+    stream.flush().await?;
     stream.finish()
 }
 
@@ -56,7 +65,9 @@ pub async fn give_fetched(
 ) -> Result<(), LinkError> {
     let _seat = ticket.seat(Priority::Small).await;
     let mut stream = connection.open_stream(Priority::Small).await?;
-    stream.send(&Frame::Contents(batch).encode()).await?;
+    stream
+        .send_with_next(&Frame::Contents(batch).encode())
+        .await?;
     give(replica, items, stream).await
 }
 

@@ -32,6 +32,8 @@ const RESET_ABANDONED: quinn::VarInt = quinn::VarInt::from_u32(1);
 pub struct Sender {
     carrier: SendCarrier,
     state: Sending,
+    /// Short messages that leave with the next one.
+    held: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,44 @@ impl Sender {
         Self {
             carrier,
             state: Sending::BetweenMessages,
+            held: Vec::new(),
         }
+    }
+
+    /// Takes a short message that leaves together with the next one, in one datagram where both fit. A long one
+    /// leaves at once.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send_with_next(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        if self.held.len() + message.len() > ONE_PIECE_BYTES_MAX {
+            return self.send(message).await;
+        }
+        if self.state != Sending::BetweenMessages {
+            return Err(LinkError::Torn);
+        }
+        self.held
+            .extend_from_slice(&(message.len() as u32).to_le_bytes());
+        self.held.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// Sends what waits for a next message.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn flush(&mut self) -> Result<(), LinkError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        if self.state != Sending::BetweenMessages {
+            return Err(LinkError::Torn);
+        }
+        self.state = Sending::InMessage;
+        let held = std::mem::take(&mut self.held);
+        self.write(&held).await?;
+        self.state = Sending::BetweenMessages;
+        Ok(())
     }
 
     /// Hands `message` to the link; returns when the link has taken it, not when it has arrived.
@@ -77,7 +116,8 @@ impl Sender {
         }
         self.state = Sending::InMessage;
         let (beside_header, rest) = message.split_at(message.len().min(ONE_PIECE_BYTES_MAX));
-        let mut first = Vec::with_capacity(HEADER_BYTES + beside_header.len());
+        let mut first = std::mem::take(&mut self.held);
+        first.reserve(HEADER_BYTES + beside_header.len());
         first.extend_from_slice(&(message.len() as u32).to_le_bytes());
         first.extend_from_slice(beside_header);
         self.write(&first).await?;
@@ -88,12 +128,13 @@ impl Sender {
         Ok(())
     }
 
-    /// Ends the stream cleanly. Everything sent still arrives, as long as the connection stands.
+    /// Ends the stream cleanly. Everything sent still arrives, as long as the connection stands; what waits
+    /// for a next message needs [`Sender::flush`] before.
     ///
     /// # Errors
     /// [`LinkError::Torn`] after a cancelled or failed send; the stream is abandoned then.
     pub fn finish(mut self) -> Result<(), LinkError> {
-        if self.state != Sending::BetweenMessages {
+        if self.state != Sending::BetweenMessages || !self.held.is_empty() {
             return Err(LinkError::Torn);
         }
         self.state = Sending::Finished;

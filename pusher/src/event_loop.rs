@@ -307,7 +307,8 @@ impl EventLoop {
             };
             let mut stream = connection.open_stream(priority).await?;
             let items = crate::state::items(&batch);
-            stream.send(&Frame::Batch(batch, place).encode()).await?;
+            let batch = Frame::Batch(batch, place).encode();
+            stream.send_with_next(&batch).await?;
             carry::give(replica, items, stream).await
         };
         // A failure ends the connection, and with it every batch that was on its way.
