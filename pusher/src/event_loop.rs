@@ -172,10 +172,19 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                 }
             } => input,
         };
+        // In their order: the last thing that is heard of a save is that its writer has closed the file.
+        let input = match input {
+            Input::Event(hint @ Event::Hint(_)) => {
+                this.apply(hint);
+                None
+            }
+            input => Some(input),
+        };
         // Whether more is moving has to be known before anything is planned or told.
         while let Ok(hint) = hints.try_recv() {
             this.apply(Event::Hint(hint));
         }
+        let Some(input) = input else { continue };
         match input {
             Input::Event(event) => this.apply(event),
             Input::Connected(connection) => this.connected(connection),
