@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod error;
 
 // What is carried, and by what.
+mod congestion;
 mod transport;
 
 pub mod stream;

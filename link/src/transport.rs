@@ -8,16 +8,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::CubicConfig;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::congestion::QueueAwareFactory;
 use crate::error::LinkError;
 use crate::identity::Identity;
 
-/// First congestion window. 1 MB from cold takes 0.21 s with it and 0.36 s with the default.
-const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 /// What one stream may have in flight: 8 MiB fill 1 Gbit/s at 64 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// What all streams together may have in flight towards us. Without it there is no bound at all.
@@ -54,14 +52,11 @@ pub(crate) enum Side {
     Listener,
 }
 
-/// CUBIC, not BBR, which doubles the bytes in quinn. Segmentation offload stays on: without it
-/// throughput halves.
+/// Segmentation offload stays on: without it throughput halves.
 pub(crate) fn transport(side: Side) -> Arc<TransportConfig> {
-    let mut cubic = CubicConfig::default();
-    cubic.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
-        .congestion_controller_factory(Arc::new(cubic))
+        .congestion_controller_factory(Arc::new(QueueAwareFactory))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
