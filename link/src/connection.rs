@@ -2,11 +2,15 @@
 //! ends. It works the same over QUIC and in memory; who holds it cannot tell.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tracing::debug;
 
 use crate::error::{LinkError, reason_in_words};
 use crate::fingerprint::Fingerprint;
 use crate::memory;
+use crate::rate::RateLimit;
 use crate::stream::{ReceiveCarrier, Receiver, SendCarrier, Sender};
 
 /// A standing connection. Clones are cheap and name the same connection, which ends when all of
@@ -17,12 +21,35 @@ use crate::stream::{ReceiveCarrier, Receiver, SendCarrier, Sender};
 pub struct Connection {
     carrier: Carrier,
     peer: Fingerprint,
+    limit: Option<RateLimit>,
 }
 
 #[derive(Debug, Clone)]
 enum Carrier {
-    Quic(quinn::Connection),
+    Quic(Arc<Quic>),
     Memory(memory::End),
+}
+
+/// What the clones of a connection share; it goes with the last of them.
+#[derive(Debug)]
+struct Quic {
+    connection: quinn::Connection,
+}
+
+impl Drop for Quic {
+    fn drop(&mut self) {
+        let stats = self.connection.stats();
+        debug!(
+            remote = %self.connection.remote_address(),
+            sent_bytes = stats.udp_tx.bytes,
+            received_bytes = stats.udp_rx.bytes,
+            sent = stats.path.sent_packets,
+            lost = stats.path.lost_packets,
+            window = stats.path.cwnd,
+            rtt = ?stats.path.rtt,
+            "connection ended"
+        );
+    }
 }
 
 /// What goes first when the link is narrow. Within one priority, streams share.
@@ -68,8 +95,9 @@ pub(crate) const CLOSE_BUSY: quinn::VarInt = quinn::VarInt::from_u32(2);
 impl Connection {
     pub(crate) fn over_quic(connection: quinn::Connection, peer: Fingerprint) -> Self {
         Self {
-            carrier: Carrier::Quic(connection),
+            carrier: Carrier::Quic(Arc::new(Quic { connection })),
             peer,
+            limit: None,
         }
     }
 
@@ -77,7 +105,13 @@ impl Connection {
         Self {
             carrier: Carrier::Memory(end),
             peer,
+            limit: None,
         }
+    }
+
+    /// Sends on the streams that it opens no faster than `limit`; the control stream is free.
+    pub(crate) fn with_limit(self, limit: Option<RateLimit>) -> Self {
+        Self { limit, ..self }
     }
 
     /// Opens the control stream. The dialer does it, once, and sends first.
@@ -86,7 +120,7 @@ impl Connection {
     /// [`LinkError::Closed`].
     pub async fn open_control(&self) -> Result<(Sender, Receiver), LinkError> {
         match &self.carrier {
-            Carrier::Quic(connection) => control_over_quic(connection.open_bi().await?),
+            Carrier::Quic(quic) => control_over_quic(quic.connection.open_bi().await?),
             Carrier::Memory(end) => Ok(control_in_memory(end.open_control().await?)),
         }
     }
@@ -97,7 +131,7 @@ impl Connection {
     /// [`LinkError::Closed`].
     pub async fn accept_control(&self) -> Result<(Sender, Receiver), LinkError> {
         match &self.carrier {
-            Carrier::Quic(connection) => control_over_quic(connection.accept_bi().await?),
+            Carrier::Quic(quic) => control_over_quic(quic.connection.accept_bi().await?),
             Carrier::Memory(end) => Ok(control_in_memory(end.accept_control().await?)),
         }
     }
@@ -108,8 +142,8 @@ impl Connection {
     /// [`LinkError::Closed`].
     pub async fn open_stream(&self, priority: Priority) -> Result<Sender, LinkError> {
         let carrier = match &self.carrier {
-            Carrier::Quic(connection) => {
-                let stream = connection.open_uni().await?;
+            Carrier::Quic(quic) => {
+                let stream = quic.connection.open_uni().await?;
                 stream
                     .set_priority(priority.for_quic())
                     .map_err(LinkError::closed)?;
@@ -117,7 +151,7 @@ impl Connection {
             }
             Carrier::Memory(end) => SendCarrier::Memory(end.open_stream().await?),
         };
-        Ok(Sender::new(carrier))
+        Ok(Sender::new(carrier).with_limit(self.limit.clone(), priority))
     }
 
     /// Waits for the next stream that the other side opened. May be cancelled and called again.
@@ -126,7 +160,7 @@ impl Connection {
     /// [`LinkError::Closed`].
     pub async fn accept_stream(&self) -> Result<Receiver, LinkError> {
         let carrier = match &self.carrier {
-            Carrier::Quic(connection) => ReceiveCarrier::Quic(connection.accept_uni().await?),
+            Carrier::Quic(quic) => ReceiveCarrier::Quic(quic.connection.accept_uni().await?),
             Carrier::Memory(end) => ReceiveCarrier::Memory(end.accept_stream().await?),
         };
         Ok(Receiver::new(carrier))
@@ -140,8 +174,8 @@ impl Connection {
     /// Returns where the other side is now; `None` in memory.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         match &self.carrier {
-            Carrier::Quic(connection) => {
-                let address = connection.remote_address();
+            Carrier::Quic(quic) => {
+                let address = quic.connection.remote_address();
                 Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
             }
             Carrier::Memory(_) => None,
@@ -151,7 +185,7 @@ impl Connection {
     /// Returns the current estimate of the round trip time.
     pub fn rtt(&self) -> Duration {
         match &self.carrier {
-            Carrier::Quic(connection) => connection.rtt(),
+            Carrier::Quic(quic) => quic.connection.rtt(),
             Carrier::Memory(end) => end.rtt(),
         }
     }
@@ -159,8 +193,8 @@ impl Connection {
     /// Returns what the connection has moved so far.
     pub fn bytes(&self) -> Traffic {
         match &self.carrier {
-            Carrier::Quic(connection) => {
-                let stats = connection.stats();
+            Carrier::Quic(quic) => {
+                let stats = quic.connection.stats();
                 Traffic {
                     sent: stats.udp_tx.bytes,
                     received: stats.udp_rx.bytes,
@@ -175,7 +209,7 @@ impl Connection {
     pub fn close(&self, reason: &str) {
         let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
         match &self.carrier {
-            Carrier::Quic(connection) => connection.close(CLOSE_ORDERLY, reason.as_bytes()),
+            Carrier::Quic(quic) => quic.connection.close(CLOSE_ORDERLY, reason.as_bytes()),
             Carrier::Memory(end) => end.close(reason),
         }
     }
@@ -183,7 +217,7 @@ impl Connection {
     /// Waits for the end of the connection and returns the reason in words.
     pub async fn closed(&self) -> String {
         match &self.carrier {
-            Carrier::Quic(connection) => reason_in_words(&connection.closed().await),
+            Carrier::Quic(quic) => reason_in_words(&quic.connection.closed().await),
             Carrier::Memory(end) => end.closed().await,
         }
     }
@@ -198,9 +232,9 @@ impl Connection {
         context: &[u8],
     ) -> Result<[u8; 32], LinkError> {
         match &self.carrier {
-            Carrier::Quic(connection) => {
+            Carrier::Quic(quic) => {
                 let mut material = [0; 32];
-                connection
+                quic.connection
                     .export_keying_material(&mut material, label, context)
                     .map_err(|_| LinkError::closed("TLS exports no keying material"))?;
                 Ok(material)

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{ConnectionError, TransportErrorCode};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use crate::connection::{CLOSE_ORDERLY, CLOSE_UNKNOWN_KEY, Connection};
 use crate::error::{LinkError, reason_in_words};
 use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
+use crate::rate::RateLimit;
 use crate::tls::{self, Pins};
 use crate::transport::{self, CLOSE_WAIT, Side};
 
@@ -35,6 +36,7 @@ pub struct Dialer {
     identity: Identity,
     pins: Pins,
     endpoint: Mutex<Option<quinn::Endpoint>>,
+    limit: Option<RateLimit>,
 }
 
 impl Dialer {
@@ -44,7 +46,16 @@ impl Dialer {
             identity: identity.clone(),
             pins,
             endpoint: Mutex::new(None),
+            limit: None,
         }
+    }
+
+    /// Lets all content streams of its connections together send `bytes` a second. Control streams
+    /// are not limited, nor is what the other side sends.
+    #[must_use]
+    pub fn with_rate_limit(self, bytes: u64) -> Self {
+        let limit = Some(RateLimit::new(bytes, Instant::now()));
+        Self { limit, ..self }
     }
 
     /// Calls `peer`, given as `host:port`, and takes only `expected` for an answer.
@@ -57,7 +68,8 @@ impl Dialer {
         if !self.pins.contains(expected) {
             return Err(LinkError::NotPaired { expected });
         }
-        self.call(peer, expected, tls::ALPN_PAIR).await
+        let connection = self.call(peer, expected, tls::ALPN_PAIR).await?;
+        Ok(connection.with_limit(self.limit.clone()))
     }
 
     /// Moves to a new socket, as after a change of network. Connections that stand move with it.

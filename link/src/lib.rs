@@ -4,8 +4,8 @@
 //! other by key. It owns identity, pairing, the endpoint and the streams, and it is the only crate
 //! that names quinn. It does not know what a file is, and it does not know what a message says.
 //!
-//! Read from top to bottom; each module uses only those above it. The exception is [`memory`]: it is
-//! the second carrier, beside quinn, below [`stream`] and [`connection`].
+//! Read from top to bottom; each module uses only those above it. The exceptions are [`memory`], the
+//! second carrier beside quinn, and `rate`, both below [`stream`] and [`connection`].
 
 // Who we are, what can fail, and how long to wait after it.
 pub mod fingerprint;
@@ -22,6 +22,7 @@ pub mod stream;
 
 pub mod connection;
 pub mod memory;
+mod rate;
 
 // Who may come in.
 mod base32;

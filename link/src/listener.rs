@@ -26,6 +26,7 @@ use crate::error::LinkError;
 use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
 use crate::pairing::PairingAttempt;
+use crate::rate::RateLimit;
 use crate::tls::{self, ALPN_PAIR, ALPN_PAIRING, Pins};
 use crate::transport::{self, CLOSE_WAIT, Side};
 
@@ -87,12 +88,21 @@ impl Listener {
             pins,
             desk,
             pairing_seats,
+            limit: None,
         };
         Ok(Self {
             endpoint,
             door,
             handshakes: Mutex::default(),
         })
+    }
+
+    /// Lets all content streams of its connections together send `bytes` a second. Control streams
+    /// are not limited, nor is what the other side sends.
+    #[must_use]
+    pub fn with_rate_limit(mut self, bytes: u64) -> Self {
+        self.door.limit = Some(RateLimit::new(bytes, Instant::now()));
+        self
     }
 
     /// Returns the address that is listened on, with the port that the system chose.
@@ -174,6 +184,7 @@ struct Door {
     pins: Pins,
     desk: PairingDesk,
     pairing_seats: Arc<Semaphore>,
+    limit: Option<RateLimit>,
 }
 
 impl Door {
@@ -197,7 +208,8 @@ impl Door {
             Some(ALPN_PAIR) if pinned => {
                 transport::trust(&connection);
                 welcome(&connection).await?;
-                Ok(Incoming::Peer(Connection::over_quic(connection, key)))
+                let connection = Connection::over_quic(connection, key);
+                Ok(Incoming::Peer(connection.with_limit(self.limit.clone())))
             }
             Some(ALPN_PAIRING) if pinned || self.desk.is_open(Instant::now()) => {
                 self.let_stranger_in(connection, key).await

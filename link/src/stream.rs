@@ -7,8 +7,10 @@
 
 use bytes::Bytes;
 
+use crate::connection::Priority;
 use crate::error::LinkError;
 use crate::memory;
+use crate::rate::RateLimit;
 
 /// Longest message in bytes: 8 MiB of content and room for what stands around it. Either side
 /// answers a longer one with [`LinkError::MessageTooLong`].
@@ -34,6 +36,8 @@ pub struct Sender {
     state: Sending,
     /// Short messages that leave with the next one.
     held: Vec<u8>,
+    /// What it shares with the other content streams of the node.
+    limit: Option<(RateLimit, Priority)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,16 @@ impl Sender {
             carrier,
             state: Sending::BetweenMessages,
             held: Vec::new(),
+            limit: None,
         }
+    }
+
+    /// Sends no faster than `limit` lets a stream of `priority`. What steers the others is not limited.
+    pub(crate) fn with_limit(mut self, limit: Option<RateLimit>, priority: Priority) -> Self {
+        self.limit = limit
+            .filter(|_| priority != Priority::Control)
+            .map(|limit| (limit, priority));
+        self
     }
 
     /// Takes a short message that leaves together with the next one, in one datagram where both fit. A long one
@@ -96,8 +109,8 @@ impl Sender {
 
     /// Hands `message` to the link; returns when the link has taken it, not when it has arrived.
     ///
-    /// Waits while the window is full. When the wait is cancelled the message is sent in part, and
-    /// nothing more can follow it.
+    /// Waits while the window is full, and for the rate limit of the node. When the wait is cancelled the
+    /// message is sent in part, and nothing more can follow it.
     ///
     /// # Errors
     /// [`LinkError::MessageTooLong`] above [`MESSAGE_BYTES_MAX`], before anything is sent;
@@ -145,6 +158,17 @@ impl Sender {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        let Some((limit, priority)) = self.limit.clone() else {
+            return self.write_now(bytes).await;
+        };
+        for piece in bytes.chunks(limit.piece_bytes()) {
+            limit.pass(priority, piece.len()).await;
+            self.write_now(piece).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_now(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         match &mut self.carrier {
             SendCarrier::Quic(stream) => Ok(stream.write_all(bytes).await?),
             SendCarrier::Memory(half) => half.write_all(bytes).await,

@@ -4,6 +4,7 @@ mod connect;
 mod memory;
 mod messages;
 mod pairing;
+mod rate;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
