@@ -20,7 +20,7 @@ use shared::safety::Limits;
 
 use crate::address::Address;
 use crate::home::{Home, HomeRefused};
-use crate::quantity::{duration_text, parse_duration, parse_size};
+use crate::quantity::{duration_text, parse_duration, parse_size, size_text};
 use document::{Document, Section};
 
 /// Version of the file.
@@ -48,7 +48,7 @@ const SECTIONS: [(&str, &[&str]); 4] = [
             "rewrite_min",
         ],
     ),
-    ("link", &["listen", "advertise", "peer"]),
+    ("link", &["listen", "advertise", "peer", "rate_limit"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
 ];
 
@@ -61,6 +61,9 @@ pub struct Settings {
     pub sync: SyncSettings,
     /// How the two nodes meet; it decides which side this node is.
     pub link: Link,
+    /// Most content that this node sends in a second, in bytes: `rate_limit` in `[link]`. `None`: as much as
+    /// the line carries.
+    pub rate_limit: Option<u64>,
     /// What is kept of displaced contents.
     pub kept: KeptSettings,
 }
@@ -133,6 +136,9 @@ impl Default for SyncSettings {
         }
     }
 }
+
+/// Least [`Settings::rate_limit`]. A batch of 4 MiB takes a minute with it.
+pub const RATE_LIMIT_MIN: u64 = 64 << 10;
 
 /// Section `[link]`: a node listens or dials, never both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +230,7 @@ impl Settings {
             node: node(&document.section("node"))?,
             sync: sync(&document.section("sync"))?,
             link: link(&document.section("link"))?,
+            rate_limit: rate_limit(&document.section("link"))?,
             kept: kept(&document.section("kept"))?,
         })
     }
@@ -367,6 +374,16 @@ fn link(section: &Section<'_>) -> Result<Link, SettingsRefused> {
              makes it the receiver",
         )),
     }
+}
+
+fn rate_limit(section: &Section<'_>) -> Result<Option<u64>, SettingsRefused> {
+    let allowed = format!(
+        "a size in quotes for each second, such as \"2MiB\", at least \"{}\"",
+        size_text(RATE_LIMIT_MIN)
+    );
+    section.optional("rate_limit", &allowed, |text| {
+        parse_size(text).filter(|bytes| *bytes >= RATE_LIMIT_MIN)
+    })
 }
 
 fn kept(section: &Section<'_>) -> Result<KeptSettings, SettingsRefused> {

@@ -204,7 +204,7 @@ impl Round {
             Link::Listen { listen, advertise } => {
                 let partner = opened.partner.as_ref().map(|partner| partner.key);
                 let pins = Pins::new(partner);
-                let listener =
+                let mut listener =
                     Listener::bind(listen, &opened.identity, pins.clone()).map_err(|error| {
                         Failure::new(
                             exit::ERROR,
@@ -212,6 +212,9 @@ impl Round {
                             "choose another `listen` in [link]",
                         )
                     })?;
+                if let Some(bytes) = opened.settings.rate_limit {
+                    listener = listener.with_rate_limit(bytes);
+                }
                 let bound = listener
                     .local_addr()
                     .map_err(|error| Failure::other("the listener is gone", error))?;
@@ -302,6 +305,10 @@ fn receiver_side(
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<std::io::Result<Ended>> {
     let mut meter = Meter::start();
+    let mut dialer = Dialer::new(&opened.identity, Pins::new([partner.key]));
+    if let Some(bytes) = opened.settings.rate_limit {
+        dialer = dialer.with_rate_limit(bytes);
+    }
     let parts = receiver::event_loop::Parts {
         setup: receiver::state::Setup {
             node: opened.settings.node.name,
@@ -319,7 +326,7 @@ fn receiver_side(
         looks: opened.looks,
         watcher: opened.watcher,
         hints: opened.hints,
-        dialer: Dialer::new(&opened.identity, Pins::new([partner.key])),
+        dialer,
         address,
         key: partner.key,
         asks,

@@ -134,6 +134,7 @@ fn new_settings(root: &Path, name: Option<&str>, link: Link) -> Result<Settings,
         node: NodeSettings { name, root },
         sync: SyncSettings::default(),
         link,
+        rate_limit: None,
         kept: config::settings::KeptSettings::default(),
     };
     // What is written must be readable: this checks the name as the file would be.

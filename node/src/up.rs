@@ -204,6 +204,7 @@ fn write_settings(
             ..SyncSettings::default()
         },
         link: link.clone(),
+        rate_limit: None,
         kept: KeptSettings::default(),
     };
     match fs::remove_file(home.settings_file()) {

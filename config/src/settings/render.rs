@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use shared::reconcile::Mode;
 
-use super::{KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, Settings, SyncSettings, VERSION};
+use super::{
+    KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, RATE_LIMIT_MIN, Settings, SyncSettings,
+    VERSION,
+};
 use crate::quantity::{duration_text, size_text};
 
 /// Writes every key with its unit and default. A key that is not set stands there as a comment.
@@ -20,7 +23,7 @@ pub(super) fn render(settings: &Settings) -> String {
          \n{}\n{}\n{}\n{}",
         node(settings),
         sync(&settings.sync),
-        link(&settings.link),
+        link(settings),
         kept(&settings.kept),
     )
 }
@@ -99,8 +102,8 @@ fn sync(sync: &SyncSettings) -> String {
     )
 }
 
-fn link(link: &Link) -> String {
-    match link {
+fn link(settings: &Settings) -> String {
+    let meeting = match &settings.link {
         Link::Listen { listen, advertise } => format!(
             "[link]\n\
              # IP address and UDP port that this node listens on; it makes the node the pusher. Required here.\n\
@@ -120,7 +123,18 @@ fn link(link: &Link) -> String {
              # here; `join` takes it from the pairing code.\n\
              peer = \"{peer}\"\n",
         ),
-    }
+    };
+    let limit = match settings.rate_limit {
+        Some(bytes) => format!("rate_limit = \"{}\"", size_text(bytes)),
+        None => "# rate_limit = \"2MiB\"".to_owned(),
+    };
+    format!(
+        "{meeting}\
+         # Most content that this node sends in a second; small changes go first. What steers the sync and what is\n\
+         # lost and sent again come on top. A size, at least \"{}\". Default: not set, as much as the line carries.\n\
+         {limit}\n",
+        size_text(RATE_LIMIT_MIN),
+    )
 }
 
 fn kept(kept: &KeptSettings) -> String {

@@ -14,6 +14,7 @@ fn pusher() -> Settings {
             listen: LISTEN_DEFAULT.parse().unwrap(),
             advertise: None,
         },
+        rate_limit: None,
         kept: KeptSettings::default(),
     }
 }
@@ -101,11 +102,16 @@ fn samples_claim_the_defaults() {
 fn what_a_sample_has_as_a_comment_can_be_switched_on() {
     let text = sample("pusher.toml")
         .replace("# debounce = ", "debounce = ")
-        .replace("# advertise = ", "advertise = ");
+        .replace("# advertise = ", "advertise = ")
+        .replace("# rate_limit = ", "rate_limit = ");
     let settings = Settings::parse(&text, "pusher.toml").unwrap();
     assert_eq!(settings.sync.debounce, Some(Duration::from_secs(30)));
     let advertise = Some("vm.example.org:9797".parse().unwrap());
     assert!(matches!(settings.link, Link::Listen { advertise: it, .. } if it == advertise));
+    assert_eq!(settings.rate_limit, Some(2 << 20));
+    let text = sample("receiver.toml").replace("# rate_limit = ", "rate_limit = ");
+    let settings = Settings::parse(&text, "receiver.toml").unwrap();
+    assert_eq!(settings.rate_limit, Some(2 << 20));
 }
 
 #[test]
@@ -154,6 +160,7 @@ fn everything_that_is_rendered_reads_back() {
             listen: "[::1]:0".parse().unwrap(),
             advertise: Some("[2001:db8::7]:9797".parse().unwrap()),
         },
+        rate_limit: Some(3 << 19),
         kept: KeptSettings {
             age: Duration::from_secs(7200),
             tree_percent: 0,

@@ -40,6 +40,7 @@ impl Made {
                 listen: "127.0.0.1:0".parse().expect("an address"),
                 advertise: None,
             },
+            rate_limit: None,
             kept: KeptSettings::default(),
         };
         settings.write_new(&home).expect("written");
