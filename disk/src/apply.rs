@@ -27,12 +27,12 @@ use rustix::io::Errno;
 use shared::chunk::Manifest;
 use shared::path::RelPath;
 use shared::transfer::{Batch, Op, Outcome, Source};
-use shared::tree::{BaseRow, Gen, Obstacle, Sight};
+use shared::tree::{BaseRow, Entry, Gen, Obstacle, Sight};
 use shared::wire::AgreedRow;
 
 use crate::displaced::Rested;
 use crate::error::DiskError;
-use crate::fingerprint::SeenRow;
+use crate::fingerprint::{Fingerprint, SeenRow};
 use crate::index::{Changes, Notes};
 use crate::kept::{Line, What};
 use crate::seen::{Seen, Slot};
@@ -43,6 +43,7 @@ use crate::trouble::trouble;
 use crate::{Replica, Report, handle, lock, read, utc_now, volume};
 
 pub(crate) use carry::Work;
+use carry::moved::{Moved, standing};
 use merge::Merged;
 pub(crate) use recover::recover;
 pub(crate) use steps::Step;
@@ -60,6 +61,8 @@ pub(crate) struct Job<'a> {
     pub(crate) staged: StagedState,
     /// Why what it displaces is kept.
     pub(crate) why: &'static str,
+    /// If it is a move: all paths of it, the topmost first.
+    pub(crate) moved: Vec<Moved>,
 }
 
 /// What became of an operation.
@@ -69,6 +72,8 @@ pub(crate) struct Carried {
     pub(crate) row: Option<(SeenRow, bool)>,
     /// What was displaced, as it was then, when it is done and that was a file.
     pub(crate) displaced: Option<Rested>,
+    /// If it was a move, and is done: what stands where now.
+    pub(crate) moved: Vec<Moved>,
 }
 
 impl Carried {
@@ -77,6 +82,7 @@ impl Carried {
             outcome,
             row: None,
             displaced: None,
+            moved: Vec::new(),
         }
     }
 }
@@ -100,11 +106,18 @@ impl Replica {
             id,
             staged,
             why: why(op),
+            moved: Vec::new(),
         };
         let (mut places, manifests) = staged.into_parts();
-        let _touched = Touched::begin(self, batch.ops.iter().map(|op| op.path.clone()));
+        let (_touched, moves) = self.touch(batch);
         let (ops, merges) = self.merge_all(batch, &mut places);
-        let jobs: Vec<Job<'_>> = ops.iter().zip(places).map(job).collect();
+        let mut jobs: Vec<Job<'_>> = ops.iter().zip(places).map(job).collect();
+        for (job, moved) in jobs.iter_mut().zip(moves) {
+            match moved {
+                Some(moved) => job.moved = moved,
+                None => job.staged = StagedState::Stale,
+            }
+        }
         let mut carried = self.carry_out(&jobs, Some(batch.number))?;
         carried.resize_with(batch.ops.len(), || Carried::ended(Outcome::Gone));
         let batch = Batch {
@@ -113,6 +126,22 @@ impl Replica {
             ops,
         };
         self.record(&batch, carried, &merges, &manifests, resolved)
+    }
+
+    /// Has looks not believe what they see at the paths of a batch. Returns, for each operation that is a
+    /// move, what it moves; `None` where that is not what was seen.
+    fn touch(&self, batch: &Batch) -> (Touched<'_>, Vec<Option<Vec<Moved>>>) {
+        let mut seen = lock(&self.seen);
+        let of = |(at, op): (usize, &Op)| match op.moves() {
+            Some(_) => standing(&seen, &batch.ops[..at], op),
+            None => Some(Vec::new()),
+        };
+        let moves: Vec<Option<Vec<Moved>>> = batch.ops.iter().enumerate().map(of).collect();
+        let within = moves.iter().flatten().flatten();
+        let within = within.flat_map(|moved| [moved.from.clone(), moved.to.clone()]);
+        let paths = batch.ops.iter().map(|op| op.path.clone());
+        seen.begin_apply(paths.chain(within));
+        (Touched(self), moves)
     }
 
     /// Turns merges into operations that make the result. Returns all operations, and what is to be said
@@ -165,7 +194,11 @@ impl Replica {
         let mut dirs = Dirs::default();
         let mut carried = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let ended = self.carry_one(job, &mut dirs)?;
+            let ended = if stays_inside(job, jobs, &carried) {
+                Carried::ended(Outcome::Stale)
+            } else {
+                self.carry_one(job, &mut dirs)?
+            };
             if let Some(rested) = ended.displaced {
                 lock(&self.displaced).watch(job.id.clone(), rested, utc_now());
             }
@@ -208,6 +241,17 @@ impl Replica {
         }
         let mut more = false;
         for job in jobs {
+            if let Some((from, _)) = job.op.moves() {
+                // Both sides are about to agree on it, and nobody says that whoever made it has made it durable.
+                match job.op.make {
+                    Some(Entry::File { .. }) => {
+                        let there = handle::open_tree_file(self.root.as_fd(), from);
+                        open.extend(there.map(|(file, _)| file));
+                    }
+                    _ => more = true,
+                }
+                continue;
+            }
             let Some(Ready {
                 mtime_ns: Some(_), ..
             }) = job.ready()
@@ -245,6 +289,9 @@ impl Replica {
             (StagedState::Ready(ready), _) => Some(*ready),
             (StagedState::Nothing, false) => None,
         };
+        if job.op.moves().is_some() {
+            return self.carry_move(job, dirs);
+        }
         let parent = match handle::open_parent(self.root.as_fd(), &job.op.path) {
             Ok(parent) => parent,
             Err(error) => {
@@ -270,6 +317,7 @@ impl Replica {
                 outcome,
                 row: work.row(),
                 displaced: work.displaced(),
+                moved: Vec::new(),
             }
         } else {
             Carried::ended(outcome)
@@ -292,22 +340,39 @@ impl Replica {
     ) -> Result<(), DiskError> {
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut base: Vec<AgreedRow> = Vec::new();
-        let mut moved: Vec<RelPath> = Vec::new();
+        let mut changed: Vec<RelPath> = Vec::new();
+        let mut moved_dirs: Vec<RelPath> = Vec::new();
         let mut rows: Vec<(RelPath, Option<SeenRow>)> = Vec::new();
         for (index, (op, carried)) in batch.ops.iter().zip(carried).enumerate() {
             let Carried {
-                mut outcome, row, ..
+                mut outcome,
+                row,
+                moved,
+                ..
             } = carried;
-            if outcome == Outcome::Done {
-                if op.agrees {
-                    let row = BaseRow {
-                        entry: op.make.clone(),
-                        batch: batch.number,
-                    };
-                    base.push((op.path.clone(), row));
+            let agreed = |entry| BaseRow {
+                entry,
+                batch: batch.number,
+            };
+            if outcome == Outcome::Done && op.moves().is_some() {
+                if op.make.as_ref().is_some_and(Entry::is_dir) {
+                    moved_dirs.push(op.path.clone());
                 }
-                if row.as_ref().is_some_and(|(_, moved)| *moved) {
-                    moved.push(op.path.clone());
+                for Moved { from, to, row } in moved {
+                    if !row.entry.is_dir() && row.print == Fingerprint::UNKNOWN {
+                        changed.push(to.clone());
+                    }
+                    base.push((to.clone(), agreed(Some(row.entry.clone()))));
+                    base.push((from.clone(), agreed(None)));
+                    rows.push((to, Some(row)));
+                    rows.push((from, None));
+                }
+            } else if outcome == Outcome::Done {
+                if op.agrees {
+                    base.push((op.path.clone(), agreed(op.make.clone())));
+                }
+                if row.as_ref().is_some_and(|(_, changed)| *changed) {
+                    changed.push(op.path.clone());
                 }
                 rows.push((op.path.clone(), row.map(|(row, _)| row)));
                 if let Some(merged) = merges.get(&index) {
@@ -361,7 +426,11 @@ impl Replica {
                 seen.insert(path, Slot::Is(row));
             }
         }
-        for path in moved {
+        // Until the watcher knows the new names, it tells of what happens in there under the old ones.
+        for path in &moved_dirs {
+            seen.look_whole(path.clone());
+        }
+        for path in changed.into_iter().chain(moved_dirs) {
             (self.sink)(Report::Moved(path));
         }
         if !orphans.is_empty() {
@@ -414,9 +483,22 @@ impl Replica {
 fn orphans(seen: &Seen, done: &[(RelPath, Option<SeenRow>)]) -> Vec<RelPath> {
     let is_dir = |row: &Option<SeenRow>| row.as_ref().is_some_and(|row| row.entry.is_dir());
     let gone = done.iter().filter(|(_, row)| !is_dir(row));
-    let below: BTreeSet<RelPath> = gone.flat_map(|(path, _)| seen.below(path)).collect();
-    let is_done = |path: &RelPath| done.iter().any(|(other, _)| other == path);
-    below.into_iter().filter(|path| !is_done(path)).collect()
+    let mut below: BTreeSet<RelPath> = gone.flat_map(|(path, _)| seen.below(path)).collect();
+    for (path, _) in done {
+        below.remove(path);
+    }
+    below.into_iter().collect()
+}
+
+/// Says whether something that was to leave a directory before it is moved is still in it.
+fn stays_inside(job: &Job<'_>, jobs: &[Job<'_>], carried: &[Carried]) -> bool {
+    let Some((from, _)) = job.op.moves() else {
+        return false;
+    };
+    let stays = |(job, carried): (&Job<'_>, &Carried)| {
+        job.op.path.is_below(from) && carried.outcome != Outcome::Done
+    };
+    jobs.iter().zip(carried).any(stays)
 }
 
 impl Job<'_> {

@@ -59,6 +59,7 @@ impl Replica {
             id,
             staged,
             why,
+            moved: Vec::new(),
         };
         let jobs: Vec<Job<'_>> = ops.iter().zip(made.chain(places)).map(job).collect();
         let _touched = Touched::begin(self, ops.iter().map(|op| op.path.clone()));

@@ -50,6 +50,11 @@ impl Fingerprint {
         self.mtime_ns.abs_diff(now_ns) <= RACY_NS as u64
     }
 
+    /// Returns the number of the inode.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// Says whether a file was modified shortly before `now_ns`, or has a time of the future.
     pub(crate) fn is_modified_within(&self, span: Duration, now_ns: i64) -> bool {
         let ago = i128::from(now_ns) - i128::from(self.mtime_ns);
@@ -59,11 +64,21 @@ impl Fingerprint {
     /// Says whether a file is the very one with this fingerprint although it was renamed since, which
     /// touches the time of change.
     pub(crate) fn is_moved(&self, stat: &Stat) -> bool {
+        let there = Self::of(stat, device(stat));
+        self.is_renamed(&Self {
+            foreign: self.foreign,
+            ..there
+        })
+    }
+
+    /// As [`Fingerprint::is_moved`]; files of another device than the root are never the same.
+    pub(crate) fn is_renamed(&self, other: &Self) -> bool {
         // A change of mode leaves no other trace than the time of change, which a rename touches too.
-        self.inode == inode(stat)
-            && self.len == len(stat)
-            && self.mtime_ns == mtime_ns(stat)
-            && self.mode == mode(stat)
+        self.inode == other.inode
+            && self.len == other.len
+            && self.mtime_ns == other.mtime_ns
+            && self.mode == other.mode
+            && self.foreign == other.foreign
     }
 }
 

@@ -279,10 +279,15 @@ struct Pack {
     whole: Vec<(ContentHash, u32, u32)>,
     /// The contents of which `bytes` has less.
     others: Vec<Vec<u8>>,
+    /// What is moved at the taker's.
+    stands: Vec<u32>,
 }
 
 impl Giving<'_> {
     fn item(&mut self, item: &Item) -> io::Result<()> {
+        if item.is_moved() {
+            return self.moved(item);
+        }
         let Entry::File { len, .. } = item.entry else {
             return self.gone(item);
         };
@@ -404,6 +409,32 @@ impl Giving<'_> {
         Ok(())
     }
 
+    /// Says that something stands here which the taker has, too, and moves to the same place.
+    fn moved(&mut self, item: &Item) -> io::Result<()> {
+        let is_known = lock(&self.replica.seen)
+            .row(&item.path)
+            .is_some_and(|row| row.entry == item.entry);
+        let Ok(above) = self.above(&item.path) else {
+            return self.gone(item);
+        };
+        let there = handle::stat_at(&above.dir, item.path.name()).ok().flatten();
+        let (true, Some(stat)) = (is_known, there) else {
+            return self.gone(item);
+        };
+        match &item.entry {
+            Entry::File { .. } => match handle::open_file(&above.dir, item.path.name()) {
+                Ok((file, stat)) => self.is_given(above, file, &stat),
+                Err(_) => return self.gone(item),
+            },
+            // Nobody holds open what is in it, or the link.
+            Entry::Dir | Entry::Symlink { .. } => {
+                self.more |= !(above.is_durable && self.replica.flushed.covers(&stat));
+            }
+        }
+        self.pack.stands.push(item.index);
+        Ok(())
+    }
+
     fn gone(&mut self, item: &Item) -> io::Result<()> {
         (self.sink)(Part::Gone { index: item.index })
     }
@@ -455,10 +486,16 @@ impl Giving<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         let pack = std::mem::take(&mut self.pack);
-        if pack.files.is_empty() {
+        if pack.files.is_empty() && pack.stands.is_empty() {
             return Ok(());
         }
         self.make_durable()?;
+        for index in pack.stands {
+            (self.sink)(Part::Stands { index })?;
+        }
+        if pack.files.is_empty() {
+            return Ok(());
+        }
         let (zstd, bytes) = shrink(pack.bytes, PACK_LEVEL);
         if zstd {
             self.replica.remember(&pack.whole, &bytes);

@@ -143,6 +143,17 @@ impl Replica {
         let counted = CountedLook::begin(self);
         let deep = matches!(what, Look::Reread { .. } | Look::Deep);
         let pass = Pass::new(self, rules.clone(), are_new, counted.began, stop).deep(deep);
+        let pass = match what {
+            Look::All => {
+                let has_seen = !lock(&self.seen).is_empty();
+                pass.expect_renames(has_seen)
+            }
+            Look::Paths(paths) => {
+                let seen = lock(&self.seen);
+                pass.expect_renames(paths.iter().any(|path| seen.row(path).is_some()))
+            }
+            Look::Reread { .. } | Look::Deep => pass,
+        };
         match what {
             Look::All | Look::Deep => self.pool.scope(|scope| pass.whole(scope)),
             Look::Reread { span } => {
@@ -162,6 +173,7 @@ impl Replica {
                 self.pool.scope(|scope| pass.some(scope, targets));
             }
         }
+        pass.tell_new(&self.pool);
         let outcome = pass.finish()?;
         let complete = !stop.load(Ordering::Relaxed);
         let mut open = outcome.open;

@@ -13,6 +13,9 @@ use shared::path::RelPath;
 pub const QUIET: Duration = Duration::from_millis(50);
 /// How long after its first hint a path is looked at, although it never is quiet.
 pub const LATEST: Duration = Duration::from_secs(2);
+/// A path that is due so shortly after another one is looked at with it: the two halves of a rename, which
+/// look like a deletion and a creation when they are seen apart.
+const TOGETHER: Duration = Duration::from_millis(2);
 /// Most paths that wait at once. More, and the whole tree is looked at instead.
 pub const WAITING_MAX: usize = 10_000;
 
@@ -72,7 +75,11 @@ impl Quiet {
     /// Takes the paths that are due at `now`, in order.
     pub fn ready(&mut self, now: Instant) -> Vec<RelPath> {
         let mut ready = BTreeSet::new();
-        while self.order.first().is_some_and(|(due, _)| *due <= now) {
+        if self.order.first().is_none_or(|(due, _)| *due > now) {
+            return Vec::new();
+        }
+        let until = now + TOGETHER;
+        while self.order.first().is_some_and(|(due, _)| *due <= until) {
             if let Some((_, path)) = self.order.pop_first() {
                 self.waiting.remove(&path);
                 ready.insert(path);

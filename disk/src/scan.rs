@@ -10,6 +10,7 @@
 //! for by name, and is absent only if the system says so.
 
 mod name;
+mod renamed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,6 +33,7 @@ use crate::seen::{Began, Slot};
 use crate::sqlite::beside::{self, Beside, Listed};
 use crate::{Replica, handle, lock, root};
 use name::{Name, join};
+use renamed::Held;
 
 /// Findings that are written down together.
 const BATCH: usize = 500;
@@ -55,6 +57,10 @@ pub(crate) struct Pass<'a> {
     found: Mutex<Vec<Finding>>,
     absent: Mutex<Vec<Finding>>,
     unblocked: Mutex<Vec<Finding>>,
+    /// What is new and waits for the end of the walk, if anything does.
+    held: Mutex<Option<Held>>,
+    /// What is told with what is gone, from when that is known.
+    together: Mutex<Option<Vec<Finding>>>,
     open: Mutex<Open>,
     failure: Mutex<Option<LookError>>,
     files: AtomicU64,
@@ -113,6 +119,8 @@ impl<'a> Pass<'a> {
             found: Mutex::default(),
             absent: Mutex::default(),
             unblocked: Mutex::default(),
+            held: Mutex::default(),
+            together: Mutex::default(),
             open: Mutex::default(),
             failure: Mutex::default(),
             files: AtomicU64::new(0),
@@ -149,13 +157,14 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Tells the rest. Absences come last.
+    /// Tells the rest. Absences come last, with what was renamed.
     pub(crate) fn finish(self) -> Result<Outcome, LookError> {
         self.flush();
-        let absent = std::mem::take(&mut *lock(&self.absent));
+        let mut last = std::mem::take(&mut *lock(&self.absent));
+        last.extend(lock(&self.together).take().into_iter().flatten());
         let stopped = self.stop.load(Ordering::Relaxed);
-        if !absent.is_empty() && !stopped && lock(&self.failure).is_none() {
-            self.write_down(absent);
+        if !last.is_empty() && !stopped && lock(&self.failure).is_none() {
+            self.write_down(last);
         }
         if let Some(failure) = lock(&self.failure).take() {
             return Err(failure);
@@ -226,13 +235,14 @@ impl<'a> Pass<'a> {
         let depth = path.components().count();
         if known_dir && fingerprint::kind(&stat) == FileType::Directory {
             let above = Some(parent);
+            let whole = lock(&self.replica.seen).looks_whole(&path);
             self.visit(
                 scope,
                 Visit {
                     path: Some(path),
                     above,
                     before,
-                    whole: false,
+                    whole,
                     depth,
                 },
             );
@@ -461,7 +471,9 @@ impl<'a> Pass<'a> {
             FileType::RegularFile => {
                 self.files.fetch_add(1, Ordering::Relaxed);
                 let unchanged = known(before.as_ref()).is_some_and(|row| is_unchanged(row, &print));
-                if self.deep || beside || !unchanged {
+                let is_new = before.is_none() && !beside && !print.foreign;
+                if (self.deep || beside || !unchanged) && !(is_new && self.hold_file(&path, print))
+                {
                     unread.push((path, before));
                 }
             }
@@ -644,8 +656,13 @@ impl<'a> Pass<'a> {
     }
 
     fn push(&self, finding: Finding) {
+        if let Some(together) = &mut *lock(&self.together) {
+            together.push(finding);
+            return;
+        }
+        let now = self.hold(finding);
         let mut found = lock(&self.found);
-        found.push(finding);
+        found.extend(now);
         if found.len() >= BATCH {
             let batch = std::mem::take(&mut *found);
             drop(found);

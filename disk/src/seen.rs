@@ -55,6 +55,8 @@ pub(crate) struct Seen {
     /// Paths of the base that are not in `slots`, and files that rotted before the start: a look of the
     /// whole tree has to say what is there, since nothing else will.
     unseen: BTreeSet<RelPath>,
+    /// Directories of which the next look takes in all that lies in them, although they are known.
+    whole: HashSet<RelPath>,
     /// Paths that an apply works on now.
     applying: HashSet<RelPath>,
     /// Paths that an apply worked on while a look was under way.
@@ -107,6 +109,11 @@ impl Seen {
 
     pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Slot> {
         self.slots.remove(path)
+    }
+
+    /// Says whether nothing was ever seen.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Returns the paths below `top`, in order.
@@ -223,6 +230,16 @@ impl Seen {
     /// Says whether the base has something here that was not seen in this process.
     pub(crate) fn is_unseen(&self, path: &RelPath) -> bool {
         self.unseen.contains(path)
+    }
+
+    /// Has the next look at a directory take in all that lies in it.
+    pub(crate) fn look_whole(&mut self, dir: RelPath) {
+        self.whole.insert(dir);
+    }
+
+    /// Says whether a look takes in all that lies in a directory, and takes note that it does.
+    pub(crate) fn looks_whole(&mut self, dir: &RelPath) -> bool {
+        self.whole.remove(dir)
     }
 
     /// Takes it that a look begins; returns when that is, for [`Seen::overlaps`].

@@ -136,6 +136,7 @@ impl Replica {
     pub fn take(self: &Arc<Self>, batch: &Batch) -> Taking {
         let now = utc_now();
         let state = |op: &Op| match op.wants() {
+            None if op.moves().is_some() => State::Wanted,
             None => State::Own,
             Some((_, entry)) if entry.len() > FILE_BYTES_MAX => State::Held(too_long(&op.path)),
             // Not even its content has to travel.
@@ -193,6 +194,16 @@ impl Taking {
             } => {
                 let need = self.edited(index, mtime_ns, &pieces)?;
                 Ok(need.into_iter().collect())
+            }
+            Part::Stands { index } => {
+                let place = self.place(index)?;
+                if place.op.moves().is_none() {
+                    return Err(bad(index, "it moves nothing"));
+                }
+                if matches!(place.state, State::Wanted) {
+                    place.state = State::Own;
+                }
+                Ok(Vec::new())
             }
             Part::Gone { index } => {
                 self.place(index)?;

@@ -147,6 +147,11 @@ impl Bench {
             .expect("a look")
     }
 
+    /// Takes the reports since the last call.
+    pub(crate) fn reports(&self) -> Vec<Report> {
+        std::mem::take(&mut *lock(&self.reports))
+    }
+
     /// Takes what was observed since the last call.
     pub(crate) fn sights(&self) -> Vec<(RelPath, Sight)> {
         let reports = std::mem::take(&mut *lock(&self.reports));
@@ -193,6 +198,10 @@ impl Bench {
     pub(crate) fn staged(&self, batch: &Batch, contents: &[&[u8]]) -> Staged {
         let mut taking = self.replica.take(batch);
         for (index, op) in batch.ops.iter().enumerate() {
+            if op.moves().is_some() {
+                let index = index as u32;
+                taking.part(Part::Stands { index }).expect("honest");
+            }
             let Some((_, entry)) = op.wants() else {
                 continue;
             };

@@ -28,7 +28,7 @@ use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::{RelPath, below};
 use shared::reconcile::{
-    ConflictRules, Decisions, Hold, Mode, Naming, Plan, Policy, copy_of, reconcile,
+    ConflictRules, Decisions, Hold, Mode, Naming, Plan, Policy, copy_of, reconcile, with_moves,
 };
 use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
@@ -194,6 +194,8 @@ pub struct Pusher {
     gathering: Option<guarded::Gathering>,
     /// Whether the receiver is looking at more changes than it has told.
     beta_moves: bool,
+    /// How many frames are still to come of what the receiver saw together.
+    pages_left: u32,
     /// Whether the receiver's volume folds case or normalization.
     beta_folds: bool,
     decisions: Decisions,
@@ -261,6 +263,7 @@ impl Pusher {
             alarm: None,
             gathering: None,
             beta_moves: false,
+            pages_left: 0,
             beta_folds: false,
             decisions: Decisions::default(),
             twins: BTreeMap::new(),
@@ -395,10 +398,10 @@ impl Pusher {
     }
 
     fn plan(&mut self) {
-        if self.due.is_empty() || self.batches.is_full() || self.gathers() {
+        if self.due.is_empty() || self.batches.is_full() || self.gathers() || self.pages_left > 0 {
             return;
         }
-        let plan = reconcile(
+        let mut plan = reconcile(
             &self.trees,
             &self.due,
             &|path| self.batches.is_busy(path),
@@ -407,6 +410,9 @@ impl Pusher {
         if !self.pass(&plan) {
             return;
         }
+        with_moves(&self.trees, &mut plan, &|path| {
+            self.batches.has_failed_to_move(path)
+        });
         for path in std::mem::take(&mut self.due) {
             self.holds.release(&path);
             self.untracked.remove(&path);
@@ -439,7 +445,7 @@ impl Pusher {
             self.holds.release(&op.path);
         }
         self.agree_on(plan.agree);
-        self.batches.enqueue(plan.ops);
+        self.batches.enqueue(plan.ops, plan.moved);
     }
 
     /// Moves the base at paths that are equal on both sides already. Nobody wrote these through us, so
@@ -647,7 +653,13 @@ impl Pusher {
     fn hint(&mut self, hint: disk::watch::Hint) {
         match hint {
             disk::watch::Hint::Path(path) => self.looks.hint(path, false, self.now),
-            disk::watch::Hint::Closed(path) => self.looks.hint(path, true, self.now),
+            disk::watch::Hint::Closed(path) => {
+                // A directory that is not known may just have been renamed, and its old name has to be looked at
+                // with it.
+                let above = path.parent().map(|dir| self.trees.sight(Side::Alpha, &dir));
+                let is_known = above.is_none_or(|above| above == Sight::Is(Entry::Dir));
+                self.looks.hint(path, is_known, self.now);
+            }
             disk::watch::Hint::Sweep(_) => self.looks.sweep(),
             disk::watch::Hint::Degraded(text) => {
                 self.looks.degrade(self.now);

@@ -21,7 +21,7 @@ use shared::control::{
 };
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::RelPath;
-use shared::transfer::{Batch, Item, Need, Outcome, TAKING_MAX};
+use shared::transfer::{Batch, Item, Need, Op, Outcome, TAKING_MAX, moved_ops};
 use shared::tree::{BaseRow, Entry, GEN_GROWTH_MAX, Gen, PATHS_MAX, Side, Sight, Trees};
 use shared::utc::UtcMs;
 use shared::wire::{
@@ -329,6 +329,12 @@ impl Receiver {
             self.told_moving = true;
             self.actions.push(Action::Send(Frame::Moving(true)));
         }
+        let is_gone = |(_, sight): &SeenRow| *sight == Sight::Absent;
+        let count = pages(rows).count();
+        if count > 1 && rows.iter().any(is_gone) && !rows.iter().all(is_gone) {
+            self.actions
+                .push(Action::Send(Frame::Together(count as u32)));
+        }
         for rows in pages(rows) {
             self.actions.push(Action::Send(Frame::Seen(rows.to_vec())));
         }
@@ -376,7 +382,13 @@ impl Receiver {
     fn hint(&mut self, hint: Hint) {
         match hint {
             Hint::Path(path) => self.looks.hint(path, false, self.now),
-            Hint::Closed(path) => self.looks.hint(path, true, self.now),
+            Hint::Closed(path) => {
+                // A directory that is not known may just have been renamed, and its old name has to be looked at
+                // with it.
+                let above = path.parent().map(|dir| self.trees.sight(Side::Beta, &dir));
+                let is_known = above.is_none_or(|above| above == Sight::Is(Entry::Dir));
+                self.looks.hint(path, is_known, self.now);
+            }
             Hint::Sweep(_) => self.looks.sweep(),
             Hint::Degraded(text) => {
                 self.looks.degrade(self.now);
@@ -498,8 +510,11 @@ impl Receiver {
         }
         // A later batch has settled the path, so this one is old.
         let newer = batch.ops.iter().find(|op| {
-            let row = self.trees.base().get(&op.path);
-            row.is_some_and(|row| row.batch >= batch.number)
+            let from = op.moves().map(|(from, _)| from);
+            let rows = [Some(&op.path), from].map(|path| self.trees.base().get(path?));
+            rows.into_iter()
+                .flatten()
+                .any(|row| row.batch >= batch.number)
         });
         newer.map(|op| {
             format!(
@@ -733,25 +748,15 @@ impl Receiver {
         for (op, outcome) in taken.ops.iter().zip(&outcomes) {
             match outcome {
                 Outcome::Done => {
-                    let entry = op.make.clone();
-                    self.trees
-                        .observe(Side::Beta, op.path.clone(), entry.clone().into());
-                    if op.agrees {
-                        self.settle(
-                            op.path.clone(),
-                            BaseRow {
-                                entry: entry.clone(),
-                                batch,
-                            },
-                        );
+                    for op in self.single_ops(op) {
+                        self.done(batch, op);
                     }
-                    let change = Change::between(op.expect.as_ref(), op.make.as_ref());
-                    let len = entry.as_ref().map_or(0, Entry::len);
                     self.tell(Happening::Changed {
                         on: NodeSide::Receiver,
-                        change,
+                        change: Change::of(op),
                         path: op.path.clone(),
-                        len,
+                        from: op.moves().map(|(from, _)| from.clone()),
+                        len: op.make.as_ref().map_or(0, Entry::len),
                     });
                 }
                 Outcome::Stale => self.looks.hint(op.path.clone(), true, self.now),
@@ -768,6 +773,32 @@ impl Receiver {
         if self.phase == Phase::Ready {
             self.actions
                 .push(Action::Send(Frame::Applied(batch, outcomes)));
+        }
+    }
+
+    /// Breaks a move into the changes of single paths that it was.
+    fn single_ops(&mut self, op: &Op) -> Vec<Op> {
+        let Some((from, _)) = op.moves() else {
+            return vec![op.clone()];
+        };
+        let standing = self.trees.entries_from(Side::Beta, from);
+        moved_ops(op, &standing).unwrap_or_else(|| {
+            // The disk knew something else than it had told: only a look tells what is there now.
+            tracing::error!(%from, to = %op.path, "what was moved is not what was known to stand there");
+            self.looks.sweep();
+            Vec::new()
+        })
+    }
+
+    fn done(&mut self, batch: Gen, op: Op) {
+        let sight = Sight::from(op.make.clone());
+        self.trees.observe(Side::Beta, op.path.clone(), sight);
+        if op.agrees {
+            let row = BaseRow {
+                entry: op.make,
+                batch,
+            };
+            self.settle(op.path, row);
         }
     }
 

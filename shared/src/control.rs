@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::hash::{ContentHash, SetHash};
 use crate::limit;
 use crate::path::RelPath;
-use crate::transfer::TEXT_BYTES_MAX;
+use crate::transfer::{Op, Source, TEXT_BYTES_MAX};
 use crate::tree::{Entry, Side};
 use crate::utc::UtcMs;
 
@@ -472,6 +472,8 @@ pub enum Change {
     Mode,
     /// It goes to the kept store.
     Delete,
+    /// It appears, with all that is in it, and is gone from where it was.
+    Move,
 }
 
 impl Change {
@@ -489,6 +491,14 @@ impl Change {
         }
     }
 
+    /// Tells the change that an operation is.
+    pub fn of(op: &Op) -> Self {
+        match op.from {
+            Source::Moved { .. } => Self::Move,
+            _ => Self::between(op.expect.as_ref(), op.make.as_ref()),
+        }
+    }
+
     /// Returns the verb.
     pub fn verb(self) -> &'static str {
         match self {
@@ -496,6 +506,7 @@ impl Change {
             Self::Replace => "replace",
             Self::Mode => "mode",
             Self::Delete => "delete",
+            Self::Move => "move",
         }
     }
 }
@@ -629,6 +640,9 @@ pub enum Happening {
         change: Change,
         /// The path.
         path: RelPath,
+        /// Where it was before, when it was moved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<RelPath>,
         /// Content length, in bytes.
         len: u64,
     },

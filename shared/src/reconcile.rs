@@ -4,19 +4,23 @@
 //! the unsettled ones above and below them, and at nothing else, so its cost follows the change and
 //! not the tree. The rules are those of the design, section 4: R0 to R4 in `walk.rs`, the table of
 //! the four modes in `table.rs`, conflict copies in `conflict.rs`, what settings and people say in
-//! `policy.rs` and `resolve.rs`.
+//! `policy.rs` and `resolve.rs`. [`with_moves`] finds the renames in a plan.
 
 mod conflict;
+mod moves;
 mod policy;
 mod resolve;
 mod table;
 mod walk;
 
 pub use conflict::{CopyOf, Naming, copy_name, copy_of};
+pub use moves::with_moves;
 pub use policy::{Answer, ConflictRules, Decision, Decisions, Keep, PatternRefused, Policy};
 pub use resolve::{ResolveRefused, name_as_version, rename_copy, resolve_copy};
 pub use table::{Mode, Verdict, leaf_verdict};
 pub use walk::reconcile;
+
+use std::collections::BTreeMap;
 
 use crate::path::RelPath;
 use crate::transfer::Op;
@@ -27,6 +31,8 @@ use crate::tree::{Entry, Obstacle, Side};
 pub struct Plan {
     /// The changes for each side, in the order in which they take effect.
     pub ops: Vec<(Side, Op)>,
+    /// What the moves among them change, by their targets.
+    pub moved: BTreeMap<RelPath, Vec<Op>>,
     /// Paths at which both sides are equal already: only the base moves.
     pub agree: Vec<(RelPath, Option<Entry>)>,
     /// Paths that have to wait.

@@ -167,6 +167,14 @@ impl Guard {
         }
     }
 
+    /// Takes it that an operation of a plan was not carried out. A file that still is there is none of those
+    /// that went, and counting it twice would let more pass.
+    pub fn not_done(&mut self, side: Side, op: &Op) {
+        if op.make.is_none() {
+            self.recent[side as usize].deleted.remove(&op.path);
+        }
+    }
+
     /// Lets the batch of an alarm pass. What went before it no longer counts.
     pub fn confirm(&mut self, alarm: &Alarm) {
         self.confirmed.extend(alarm.displaced.clone());

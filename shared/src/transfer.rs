@@ -7,17 +7,19 @@
 //! Nothing is used before its hash is checked.
 
 mod edited;
+mod moved;
 
 pub use edited::{
     BLOCKS_MAX, BlockCopy, BlockName, EDITED_CHUNKS_MAX, OLDS_MAX, Old, Piece, REGION_BYTES_MAX,
     blocks, list_of, name_of, pieces, unweave, weave,
 };
+pub use moved::{move_of, moved_ops};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::chunk::{Chunk, Manifest};
 use crate::delta::Form;
-use crate::hash::ContentHash;
+use crate::hash::{ContentHash, SetHash};
 use crate::limit;
 use crate::merge::How;
 use crate::path::RelPath;
@@ -64,6 +66,15 @@ pub enum Source {
         /// How to merge.
         how: How,
     },
+    /// This side has it at `from`, with all that lies in it, and it goes from there to the path of the
+    /// operation in one step. [`moved_ops`] says which changes of single paths that is.
+    Moved {
+        /// Where it stands.
+        from: RelPath,
+        /// The set hash of all that stands there, at the paths at which it will stand. Anything else makes
+        /// the operation [`Outcome::Stale`].
+        tree: SetHash,
+    },
 }
 
 /// One change that a side carries out on its tree.
@@ -99,6 +110,7 @@ enum SourceArrived {
     There(Option<RelPath>),
     Here(RelPath),
     Merge { base: Option<Entry>, how: How },
+    Moved { from: RelPath, tree: SetHash },
 }
 
 #[derive(Serialize)]
@@ -116,6 +128,7 @@ enum SourceSent<'a> {
     There(Option<&'a RelPath>),
     Here(&'a RelPath),
     Merge { base: &'a Option<Entry>, how: How },
+    Moved { from: &'a RelPath, tree: SetHash },
 }
 
 impl Serialize for Op {
@@ -125,6 +138,7 @@ impl Serialize for Op {
             Source::There(path) => SourceSent::There((*path != self.path).then_some(path)),
             Source::Here(path) => SourceSent::Here(path),
             Source::Merge { base, how } => SourceSent::Merge { base, how: *how },
+            Source::Moved { from, tree } => SourceSent::Moved { from, tree: *tree },
         };
         OpSent {
             path: &self.path,
@@ -151,6 +165,7 @@ impl From<OpArrived> for Op {
             SourceArrived::There(other) => Source::There(other.unwrap_or_else(|| path.clone())),
             SourceArrived::Here(path) => Source::Here(path),
             SourceArrived::Merge { base, how } => Source::Merge { base, how },
+            SourceArrived::Moved { from, tree } => Source::Moved { from, tree },
         };
         Self {
             path,
@@ -169,6 +184,14 @@ impl Op {
         match (&self.from, &self.make) {
             (Source::There(path), Some(entry @ Entry::File { .. })) => Some((path, entry)),
             (Source::Merge { .. }, Some(entry @ Entry::File { .. })) => Some((&self.path, entry)),
+            _ => None,
+        }
+    }
+
+    /// Returns from where this operation moves what it makes, and the hash of that.
+    pub fn moves(&self) -> Option<(&RelPath, SetHash)> {
+        match &self.from {
+            Source::Moved { from, tree } => Some((from, *tree)),
             _ => None,
         }
     }
@@ -285,7 +308,7 @@ pub struct Item {
     pub base: Option<DeltaBase>,
 }
 
-/// The content of a file that the taker has.
+/// The content of a file that the taker has. One that is what the item wants is being moved there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaBase {
     /// Its hash.
@@ -295,9 +318,14 @@ pub struct DeltaBase {
 }
 
 impl DeltaBase {
-    /// Returns what an operation displaces, if that can be the base of a delta.
+    /// Returns what an operation displaces, if that can be the base of a delta, or what it moves.
     pub fn of(op: &Op) -> Option<Self> {
+        let moved = op.make.as_ref().filter(|_| op.moves().is_some());
         match (&op.expect, &op.from) {
+            _ if let Some(Entry::File { content, len, .. }) = moved => Some(Self {
+                content: *content,
+                len: *len,
+            }),
             (Some(Entry::File { content, len, .. }), Source::There(_)) if *len > 0 => Some(Self {
                 content: *content,
                 len: *len,
@@ -308,15 +336,26 @@ impl DeltaBase {
 }
 
 impl Item {
-    /// Returns what a giver has to send for the operation with this number in its batch, if anything.
+    /// Returns what a giver has to send for the operation with this number in its batch, if anything. Of what
+    /// is moved it says only that it stands there, durably.
     pub fn of(index: u32, op: &Op) -> Option<Self> {
-        let (path, entry) = op.wants()?;
+        let moved = op.make.as_ref().filter(|_| op.moves().is_some());
+        let moved = moved.map(|entry| (&op.path, entry));
+        let (path, entry) = op.wants().or(moved)?;
         Some(Self {
             index,
             path: path.clone(),
             entry: entry.clone(),
             base: DeltaBase::of(op),
         })
+    }
+
+    /// Says whether nothing of it has to travel, because the taker moves there what it has.
+    pub fn is_moved(&self) -> bool {
+        match &self.entry {
+            Entry::File { content, .. } => self.base.is_some_and(|base| base.content == *content),
+            Entry::Dir | Entry::Symlink { .. } => true,
+        }
     }
 }
 
@@ -360,6 +399,11 @@ pub enum Part {
         /// What makes the list; at most [`MANIFEST_CHUNKS_MAX`].
         #[serde(deserialize_with = "limit::list::<_, _, MANIFEST_CHUNKS_MAX>")]
         pieces: Vec<Piece>,
+    },
+    /// What the taker moves stands at the giver's, and is durable there.
+    Stands {
+        /// The operation.
+        index: u32,
     },
 }
 

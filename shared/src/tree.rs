@@ -457,6 +457,15 @@ impl Trees {
             .collect()
     }
 
+    /// Returns the entry of a side at `top`, if something stands there, and all below it, in order.
+    pub fn entries_from(&self, side: Side, top: &RelPath) -> Vec<(RelPath, Entry)> {
+        let mut entries = self.entries_below(side, top);
+        if let Some(entry) = self.sight(side, top).entry() {
+            entries.insert(0, (top.clone(), entry.clone()));
+        }
+        entries
+    }
+
     /// Takes what a side saw at `path`.
     pub fn observe(&mut self, side: Side, path: RelPath, sight: Sight) {
         let minded = self.minds_twins.then(|| (path.clone(), self.stands(&path)));

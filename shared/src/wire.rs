@@ -200,6 +200,9 @@ pub enum Frame {
     Folds(bool),
     /// Control stream, pusher to receiver: read the whole tree, and answer as to [`Frame::Sweep`].
     SweepDeep(u64),
+    /// Control stream, receiver to pusher: so many of the next [`Frame::Seen`] were seen together. A plan
+    /// between them would take one half of a rename for a creation.
+    Together(u32),
     /// A kind that this version does not know and may skip.
     Unknown(u8),
 }
@@ -251,8 +254,9 @@ impl Row for SeenRow {
 impl Row for Op {
     fn bytes_max(&self) -> usize {
         let entries = entry_bytes(self.expect.as_ref()) + entry_bytes(self.make.as_ref());
+        let from = self.moves().map_or(0, |(from, _)| from.as_str().len());
         // The path stands here twice when content is to be fetched, and once more in the outcome.
-        2 * ROW_BYTES + 3 * self.path.as_str().len() + entries
+        2 * ROW_BYTES + 3 * self.path.as_str().len() + from + entries
     }
 }
 
@@ -346,6 +350,7 @@ frames! {
     25 "moving" Moving(moves: bool),
     26 "folds" Folds(folds: bool),
     27 "sweep-deep" SweepDeep(id: u64),
+    28 "together" Together(pages: u32),
 }
 
 fn write_fields<T: Serialize>(kind: u8, fields: &T) -> Vec<u8> {

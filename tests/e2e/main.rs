@@ -36,6 +36,7 @@ mod names;
 mod observer;
 mod operations;
 mod refused;
+mod renames;
 mod rot;
 mod sqlite;
 mod strange;

@@ -31,6 +31,8 @@ pub(crate) struct Disk {
     /// Who applies now.
     pub(crate) applying: bool,
     pub(crate) reports: VecDeque<Report>,
+    /// What the sync renamed since the oracle last asked: from where to where.
+    pub(crate) renamed: Vec<(RelPath, RelPath, ContentHash)>,
 }
 
 impl Disk {
@@ -47,6 +49,7 @@ impl Disk {
             rules_are_new: true,
             applying: false,
             reports: VecDeque::new(),
+            renamed: Vec::new(),
         }
     }
 
@@ -81,6 +84,18 @@ impl Disk {
             index_is_new: is_new,
             notes: self.index.notes.clone(),
         }
+    }
+
+    /// Renames something in the tree, with all that is in it.
+    pub(crate) fn rename(&mut self, from: &RelPath, to: &RelPath) {
+        for path in std::iter::once(from.clone()).chain(self.volume.below(from)) {
+            let content = self.volume.entry(&path).and_then(crate::volume::content);
+            if let (Some(content), Ok(moved)) = (content, path.rebase(from, to)) {
+                self.renamed.push((path, moved, content));
+            }
+        }
+        self.volume
+            .rename(&Place::Tree(from.clone()), &Place::Tree(to.clone()));
     }
 
     /// Takes out stored rows that lie in no stored directory.

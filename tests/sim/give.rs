@@ -19,6 +19,8 @@ pub(crate) struct GiveJob {
     next: usize,
     pack: Vec<Piece>,
     given: Vec<Ino>,
+    /// Whether a directory is among them, with all that is in it.
+    moves_dirs: bool,
     phase: Phase,
 }
 
@@ -47,6 +49,7 @@ impl GiveJob {
             next: 0,
             pack: Vec::new(),
             given: Vec::new(),
+            moves_dirs: false,
             phase: Phase::Read,
         }
     }
@@ -62,6 +65,12 @@ impl GiveJob {
                 self.next += 1;
                 match readable(disk, item) {
                     None => (vec![Piece::Gone(item.index)], false),
+                    Some((ino, _)) if item.is_moved() => {
+                        self.given.push(ino);
+                        self.moves_dirs |= item.entry.is_dir();
+                        self.pack.push(Piece::Stands(item.index));
+                        (Vec::new(), false)
+                    }
                     Some((ino, Entry::File { content, len, .. })) => {
                         self.given.push(ino);
                         if len <= PLAIN_BYTES_MAX {
@@ -90,6 +99,9 @@ impl GiveJob {
     }
 
     fn make_durable(&mut self, disk: &mut Disk) {
+        if self.moves_dirs {
+            return disk.volume.sync_all();
+        }
         for ino in self.given.drain(..) {
             disk.volume.sync_file(ino);
         }

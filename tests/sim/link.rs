@@ -50,6 +50,8 @@ pub(crate) enum Piece {
     Content(u32, ContentHash, u64),
     /// The list of a long content's chunks.
     Listed(u32),
+    /// What the taker moves stands there.
+    Stands(u32),
     /// The giver does not have it.
     Gone(u32),
     /// All chunks of a long content.

@@ -26,6 +26,10 @@ pub(crate) struct LookJob {
     found: Vec<Finding>,
     absent: Vec<Finding>,
     unblocked: Vec<Finding>,
+    /// Whether what is new waits for what is gone, so that a rename is told as a whole
+    /// (`disk::scan::renamed`).
+    expects_renames: bool,
+    held: Vec<Finding>,
     again: BTreeSet<RelPath>,
     unknown: BTreeSet<RelPath>,
 }
@@ -91,6 +95,8 @@ impl LookJob {
             found: Vec::new(),
             absent: Vec::new(),
             unblocked: Vec::new(),
+            expects_renames: false,
+            held: Vec::new(),
             again: BTreeSet::new(),
             unknown: BTreeSet::new(),
         }
@@ -102,8 +108,9 @@ impl LookJob {
             Phase::Begin => self.begin(disk),
             Phase::Walk => self.walk(disk, chance),
             Phase::Absent => {
-                let absent = std::mem::take(&mut self.absent);
-                self.observe(disk, absent);
+                let mut last = std::mem::take(&mut self.held);
+                last.append(&mut self.absent);
+                self.observe(disk, last);
                 self.phase = Phase::Unblocked;
             }
             Phase::Unblocked => {
@@ -131,6 +138,12 @@ impl LookJob {
         self.recheck = disk.rules_are_new;
         disk.rules.text().clone_into(&mut self.rules_text);
         self.began = disk.seen.begin_look();
+        self.expects_renames = match &self.waiting[..] {
+            [Visit::List { .. }] => disk.seen.entries().next().is_some(),
+            visits => visits
+                .iter()
+                .any(|visit| matches!(visit, Visit::One(path) if disk.seen.row(path).is_some())),
+        };
         for visit in &mut self.waiting {
             if let Visit::One(path) = visit {
                 let ignored = path
@@ -148,7 +161,10 @@ impl LookJob {
     fn walk(&mut self, disk: &mut Disk, chance: &mut Chance) {
         if self.waiting.is_empty() || chance.one_in(16) {
             let found = std::mem::take(&mut self.found);
-            self.observe(disk, found);
+            let waits = |finding: &Finding| self.expects_renames && finding.before.is_none();
+            let (held, now): (Vec<_>, Vec<_>) = found.into_iter().partition(waits);
+            self.held.extend(held);
+            self.observe(disk, now);
         }
         if self.waiting.is_empty() {
             self.phase = Phase::Absent;
@@ -156,7 +172,10 @@ impl LookJob {
         }
         let next = chance.below(self.waiting.len());
         match self.waiting.swap_remove(next) {
-            Visit::One(path) => self.one(disk, path),
+            Visit::One(path) => {
+                let whole = disk.seen.looks_whole(&path);
+                self.one(disk, path, whole);
+            }
             Visit::List {
                 path,
                 before,
@@ -173,7 +192,7 @@ impl LookJob {
     }
 
     /// Looks at one path, or, when the directory that held it is gone, at what is left above.
-    fn one(&mut self, disk: &Disk, path: RelPath) {
+    fn one(&mut self, disk: &Disk, path: RelPath, whole: bool) {
         let mut path = path;
         while let Some(parent) = path.parent() {
             let is_dir = disk.volume.entry(&parent).is_some_and(Entry::is_dir);
@@ -193,7 +212,7 @@ impl LookJob {
         }
         match disk.volume.entry(&path) {
             None => self.gone(disk, path, before),
-            Some(Entry::Dir) if known_dir => self.list(disk, Some(&path), before, false),
+            Some(Entry::Dir) if known_dir => self.list(disk, Some(&path), before, whole),
             Some(_) => self.child(disk, path, before, true),
         }
     }

@@ -2,7 +2,8 @@
 //! files. A step is atomic, as the call of the system behind it is; between two of them anybody may do
 //! anything to the tree.
 
-use shared::transfer::{Op, Outcome, Trouble, TroubleKind};
+use shared::path::RelPath;
+use shared::transfer::{Op, Outcome, Source, Trouble, TroubleKind};
 use shared::tree::Entry;
 
 use crate::defect::Defect;
@@ -29,6 +30,8 @@ enum Step {
     ClearLitter,
     RemoveDir,
     SetExec,
+    Move,
+    Moved,
 }
 
 /// An operation under way.
@@ -46,6 +49,8 @@ pub(crate) struct Operation {
     /// The staged file when it was dressed, or the one whose bit was changed.
     dressed: Option<Mark>,
     staged_is_ours: bool,
+    /// What a move takes away, and the directory and the name to which it goes.
+    leaving: Option<(Op, Option<Ino>, String)>,
     dirs: Vec<Dir>,
 }
 
@@ -77,15 +82,36 @@ impl Operation {
             State::Own if !needs_staged(op) => None,
             _ => return Err(Outcome::Gone),
         };
-        let parent = match op.path.parent() {
-            None => Ok(None),
-            Some(_) if disk.volume.is_shut_above(&op.path) => Err(held(TroubleKind::Permission)),
-            Some(parent) => match disk.volume.node(&parent) {
-                Some((ino, inode)) if inode.entry.is_dir() => Ok(Some(ino)),
-                _ => Err(Outcome::Stale),
-            },
-        };
-        let parent = parent.inspect_err(|_| discard(disk, staged.id))?;
+        if let Some((from, _)) = op.moves() {
+            if staged.state != State::Own {
+                return Err(Outcome::Gone);
+            }
+            let leaving = Op {
+                path: from.clone(),
+                expect: op.make.clone(),
+                make: None,
+                from: Source::Nothing,
+                agrees: true,
+            };
+            return Ok(Self {
+                steps: steps(op),
+                next: 0,
+                id: staged.id,
+                staged: None,
+                parent: parent_of(disk, from)?,
+                name: from.name().to_owned(),
+                checked: None,
+                dressed: None,
+                staged_is_ours: false,
+                dirs: vec![dir_of(from), dir_of(&op.path)],
+                leaving: Some((
+                    leaving,
+                    parent_of(disk, &op.path)?,
+                    op.path.name().to_owned(),
+                )),
+            });
+        }
+        let parent = parent_of(disk, &op.path).inspect_err(|_| discard(disk, staged.id))?;
         Ok(Self {
             steps: steps(op),
             next: 0,
@@ -96,6 +122,7 @@ impl Operation {
             checked: None,
             dressed: None,
             staged_is_ours: ready.is_some(),
+            leaving: None,
             dirs: vec![dir_of(&op.path)],
         })
     }
@@ -111,7 +138,8 @@ impl Operation {
             return self.end(disk, Outcome::Done);
         };
         self.next += 1;
-        match self.take(disk, op, *step) {
+        let leaving = self.leaving.as_ref().map(|(leaving, ..)| leaving.clone());
+        match self.take(disk, leaving.as_ref().unwrap_or(op), *step) {
             Ok(()) if self.next == self.steps.len() => self.end(disk, Outcome::Done),
             Ok(()) => Progress::Going,
             Err(End::Stale) => self.end(disk, Outcome::Stale),
@@ -128,11 +156,43 @@ impl Operation {
 
     /// Returns the place of the target: in the directory that was opened, wherever that is now.
     fn target(&self, disk: &Disk) -> Option<Place> {
-        let path = match self.parent {
-            None => shared::path::RelPath::parse(&self.name),
-            Some(parent) => disk.volume.path_of(parent)?.join(&self.name),
+        place_in(disk, self.parent, &self.name)
+    }
+
+    /// Renames what a move takes away.
+    fn rename(&self, disk: &mut Disk, from: &Place) -> Result<(), End> {
+        let (_, parent, name) = self.leaving.as_ref().ok_or(End::Stale)?;
+        let to = place_in(disk, *parent, name).ok_or(End::Stale)?;
+        let (Place::Tree(from_path), Place::Tree(to_path)) = (from, &to) else {
+            return Err(End::Stale);
         };
-        path.ok().map(Place::Tree)
+        if disk.volume.is_shut_above(to_path) {
+            return Err(End::Held(TroubleKind::Permission));
+        }
+        let is_inside = to_path == from_path || to_path.is_below(from_path);
+        if disk.volume.at(from).is_none() || disk.volume.at(&to).is_some() || is_inside {
+            return Err(End::Stale);
+        }
+        disk.rename(from_path, to_path);
+        Ok(())
+    }
+
+    /// Looks at what was renamed, and renames it back if that is something else.
+    fn renamed(&self, disk: &mut Disk, leaving: &Op, from: &Place) -> Result<(), End> {
+        let (_, parent, name) = self.leaving.as_ref().ok_or(End::Stale)?;
+        let Some(to) = place_in(disk, *parent, name) else {
+            return Err(End::Stale);
+        };
+        if self.is_what_was_checked(disk, leaving, &to) {
+            return Ok(());
+        }
+        if let (Place::Tree(to), Place::Tree(from)) = (&to, from)
+            && disk.volume.node(to).is_some()
+            && disk.volume.node(from).is_none()
+        {
+            disk.rename(to, from);
+        }
+        Err(End::Stale)
     }
 
     fn staged(&self) -> Place {
@@ -235,6 +295,8 @@ impl Operation {
                 _ => Err(End::Stale),
             },
             Step::SetExec => self.set_exec(disk, op, &target),
+            Step::Move => self.rename(disk, &target),
+            Step::Moved => self.renamed(disk, op, &target),
             Step::CameOut | Step::Keep | Step::DropDir | Step::Withdrawn | Step::Dress => Ok(()),
         }
     }
@@ -398,11 +460,34 @@ impl Operation {
     }
 }
 
+/// Opens the directory of a path; `None` is the root.
+fn parent_of(disk: &Disk, path: &RelPath) -> Result<Option<Ino>, Outcome> {
+    match path.parent() {
+        None => Ok(None),
+        Some(_) if disk.volume.is_shut_above(path) => Err(held(TroubleKind::Permission)),
+        Some(parent) => match disk.volume.node(&parent) {
+            Some((ino, inode)) if inode.entry.is_dir() => Ok(Some(ino)),
+            _ => Err(Outcome::Stale),
+        },
+    }
+}
+
+fn place_in(disk: &Disk, parent: Option<Ino>, name: &str) -> Option<Place> {
+    let path = match parent {
+        None => RelPath::parse(name),
+        Some(parent) => disk.volume.path_of(parent)?.join(name),
+    };
+    path.ok().map(Place::Tree)
+}
+
 fn steps(op: &Op) -> &'static [Step] {
     use Step::{
-        CameOut, ClearLitter, Create, Dress, DropDir, Exchange, Keep, MakeDir, RemoveDir, SetExec,
-        StillIs, Withdraw, Withdrawn,
+        CameOut, ClearLitter, Create, Dress, DropDir, Exchange, Keep, MakeDir, Move, Moved,
+        RemoveDir, SetExec, StillIs, Withdraw, Withdrawn,
     };
+    if op.moves().is_some() {
+        return &[StillIs, Move, Moved];
+    }
     match (&op.expect, &op.make) {
         (None, None) => &[StillIs],
         (before, after) if before == after => &[StillIs],

@@ -116,6 +116,25 @@ impl Oracle {
         }
     }
 
+    /// Takes it that the sync renamed what was there: its owner may delete it at its new place.
+    pub(crate) fn renamed(
+        &mut self,
+        side: Side,
+        from: &RelPath,
+        to: &RelPath,
+        content: ContentHash,
+    ) {
+        let owed = &mut self.owed[side as usize];
+        if owed.remove(&(from.clone(), content)) {
+            owed.insert((to.clone(), content));
+        }
+        // What they wrote before it was renamed is a change of what is there now.
+        let touched = &mut self.touched[side as usize];
+        if touched.contains(from) {
+            touched.insert(to.clone());
+        }
+    }
+
     pub(crate) fn touches(&mut self, side: Side, path: &RelPath) {
         self.touched[side as usize].insert(path.clone());
     }

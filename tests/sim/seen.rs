@@ -41,6 +41,7 @@ pub(crate) struct Began {
 pub(crate) struct Seen {
     slots: BTreeMap<RelPath, Slot>,
     unseen: BTreeSet<RelPath>,
+    whole: BTreeSet<RelPath>,
     applying: BTreeSet<RelPath>,
     touched: BTreeSet<RelPath>,
     looks: usize,
@@ -125,6 +126,16 @@ impl Seen {
                 .collect(),
             None => self.slots.iter().filter(is_stray).map(owned).collect(),
         }
+    }
+
+    /// Has the next look at a directory take in all that lies in it.
+    pub(crate) fn look_whole(&mut self, dir: RelPath) {
+        self.whole.insert(dir);
+    }
+
+    /// Says whether a look takes in all that lies in a directory.
+    pub(crate) fn looks_whole(&mut self, dir: &RelPath) -> bool {
+        self.whole.remove(dir)
     }
 
     pub(crate) fn take_unseen(&mut self) -> BTreeSet<RelPath> {

@@ -2,11 +2,11 @@
 //! `carry::content` with `disk::stage` and `disk::apply` for simulated files; what a single operation
 //! does is in `operation.rs`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use disk::Report;
 use shared::path::RelPath;
-use shared::transfer::{Batch, Item, Need, Op, Outcome, Source};
+use shared::transfer::{Batch, Item, Need, Op, Outcome, Source, moved_ops};
 use shared::tree::{BaseRow, Entry, Gen, Obstacle, Sight};
 use shared::wire::AgreedRow;
 
@@ -37,7 +37,17 @@ pub(crate) struct TakeJob {
     phase: Phase,
     operation: Option<Operation>,
     outcomes: Vec<(Outcome, Option<SeenRow>)>,
+    /// What the moves of the batch move, by their places in it; `None` when that is not what was seen.
+    moved: BTreeMap<usize, Option<Vec<Moved>>>,
     dirs: Vec<Dir>,
+}
+
+/// A path of a move, with what was seen there.
+#[derive(Debug, Clone)]
+struct Moved {
+    from: RelPath,
+    to: RelPath,
+    row: SeenRow,
 }
 
 /// What is staged for an operation.
@@ -97,7 +107,7 @@ impl TakeJob {
             .iter()
             .map(|op| Staged {
                 id: disk.volume.new_id(),
-                state: if op.wants().is_some() {
+                state: if op.wants().is_some() || op.moves().is_some() {
                     State::Wanted
                 } else {
                     State::Own
@@ -117,6 +127,7 @@ impl TakeJob {
             phase: Phase::Staging,
             operation: None,
             outcomes: Vec::new(),
+            moved: BTreeMap::new(),
             dirs: Vec::new(),
         }
     }
@@ -168,8 +179,15 @@ impl TakeJob {
             }
             Phase::Turn => {
                 disk.applying = true;
+                let ops = &self.batch.ops;
+                self.moved = (0..ops.len())
+                    .filter(|at| ops[*at].moves().is_some())
+                    .map(|at| (at, standing(disk, &ops[..at], &ops[at])))
+                    .collect();
+                let within = self.moved.values().flatten().flatten();
+                let within = within.flat_map(|moved| [moved.from.clone(), moved.to.clone()]);
                 let paths = self.batch.ops.iter().map(|op| op.path.clone());
-                disk.seen.begin_apply(paths);
+                disk.seen.begin_apply(paths.chain(within));
                 self.phase = Phase::Announce;
             }
             Phase::Announce => {
@@ -208,6 +226,11 @@ impl TakeJob {
             Piece::Content(index, content, len) => self.complete(disk, index, (content, len)),
             Piece::Listed(index) => return self.listed(index),
             Piece::Gone(index) => self.gone(index),
+            Piece::Stands(index) => {
+                if let Some(staged) = self.staged.get_mut(index as usize) {
+                    staged.state = State::Own;
+                }
+            }
             Piece::Chunks(index, content, len) => self.complete(disk, index, (content, len)),
             Piece::End => self.parts_end = true,
             Piece::ChunksEnd(index) => {
@@ -343,15 +366,23 @@ impl TakeJob {
             staged: Self::ready(staged),
             changes_bit: changes_bit(disk, op),
         };
-        let agreeing = |(op, _): &(&Op, &Staged)| op.agrees;
-        let rows = self
-            .batch
-            .ops
-            .iter()
-            .zip(&self.staged)
-            .filter(agreeing)
-            .map(row)
-            .collect();
+        let agreeing = |(op, _): &(&Op, &Staged)| op.agrees && op.moves().is_none();
+        let ops = self.batch.ops.iter().zip(&self.staged);
+        let mut rows: Vec<IntentRow> = ops.filter(agreeing).map(row).collect();
+        for moved in self.moved.values().flatten().flatten() {
+            rows.push(IntentRow {
+                path: moved.to.clone(),
+                make: Some(moved.row.entry.clone()),
+                staged: moved.row.print.map(|print| print.ino),
+                changes_bit: None,
+            });
+            rows.push(IntentRow {
+                path: moved.from.clone(),
+                make: None,
+                staged: None,
+                changes_bit: None,
+            });
+        }
         if !disk.has(Defect::NoIntent) {
             disk.volume.write_intent(Some(Intent {
                 batch: self.batch.number,
@@ -363,6 +394,17 @@ impl TakeJob {
             for ino in self.staged.iter().filter_map(Self::ready) {
                 disk.volume.sync_file(ino);
             }
+            for moved in self.moved.values().flatten().filter_map(|all| all.first()) {
+                match disk
+                    .volume
+                    .node(&moved.from)
+                    .map(|(ino, inode)| (ino, inode.entry.is_dir()))
+                {
+                    Some((ino, false)) => disk.volume.sync_file(ino),
+                    Some((_, true)) => disk.volume.sync_all(),
+                    None => {}
+                }
+            }
         }
         disk.volume.sync_lines();
     }
@@ -370,7 +412,15 @@ impl TakeJob {
     fn carry(&mut self, disk: &mut Disk, at: usize) {
         let op = &self.batch.ops[at];
         if self.operation.is_none() {
-            match Operation::begin(disk, op, &self.staged[at]) {
+            let is_seen = self.moved.get(&at).is_none_or(Option::is_some);
+            let stays = |(inside, (outcome, _)): (&Op, &(Outcome, Option<SeenRow>))| {
+                op.moves()
+                    .is_some_and(|(from, _)| inside.path.is_below(from))
+                    && *outcome != Outcome::Done
+            };
+            let stays = self.batch.ops.iter().zip(&self.outcomes).any(stays);
+            let begun = (is_seen && !stays).then(|| Operation::begin(disk, op, &self.staged[at]));
+            match begun.unwrap_or(Err(Outcome::Stale)) {
                 Ok(operation) => {
                     self.dirs.extend(operation.touches());
                     self.operation = Some(operation);
@@ -400,8 +450,44 @@ impl TakeJob {
         let mut base: Vec<AgreedRow> = Vec::new();
         let mut rows: Vec<SeenChange> = Vec::new();
         let mut outcomes = Vec::new();
-        for (op, (outcome, row)) in self.batch.ops.iter().zip(self.outcomes.drain(..)) {
-            if outcome == Outcome::Done {
+        let mut moved_dirs = Vec::new();
+        for (at, (op, (outcome, row))) in
+            (0..).zip(self.batch.ops.iter().zip(self.outcomes.drain(..)))
+        {
+            if outcome == Outcome::Done && op.moves().is_some() {
+                if op.make.as_ref().is_some_and(Entry::is_dir) {
+                    moved_dirs.push(op.path.clone());
+                }
+                for Moved { from, to, row } in
+                    self.moved.remove(&at).flatten().into_iter().flatten()
+                {
+                    let agreed = |entry| BaseRow {
+                        entry,
+                        batch: number,
+                    };
+                    base.push((to.clone(), agreed(Some(row.entry.clone()))));
+                    base.push((from.clone(), agreed(None)));
+                    if let Some(content) = content(&row.entry) {
+                        disk.placed.insert((to.clone(), content));
+                    }
+                    // A rename changes the fingerprint of what is renamed itself.
+                    let print = if to == op.path {
+                        let print = disk.volume.print(&Place::Tree(to.clone()));
+                        print.filter(|now| {
+                            let was = row.print.map(|print| (print.ino, print.mtime));
+                            let exec =
+                                |entry: &Entry| matches!(entry, Entry::File { exec: true, .. });
+                            let same_mode =
+                                disk.volume.entry(&to).map(exec) == Some(exec(&row.entry));
+                            was == Some((now.ino, now.mtime)) && same_mode
+                        })
+                    } else {
+                        row.print
+                    };
+                    rows.push((to, Some(SeenRow { print, ..row })));
+                    rows.push((from, None));
+                }
+            } else if outcome == Outcome::Done {
                 if op.agrees {
                     let agreed = BaseRow {
                         entry: op.make.clone(),
@@ -420,11 +506,17 @@ impl TakeJob {
             Entry::Dir => !disk.volume.entry(path).is_some_and(Entry::is_dir),
             _ => row.print.is_none(),
         };
-        let moved: Vec<Report> = rows
+        let changed = rows
             .iter()
             .filter(|(path, row)| row.as_ref().is_some_and(|row| is_moved(path, row)))
-            .map(|(path, _)| Report::Moved(path.clone()))
+            .map(|(path, _)| path);
+        let moved: Vec<Report> = changed
+            .chain(&moved_dirs)
+            .map(|path| Report::Moved(path.clone()))
             .collect();
+        for dir in moved_dirs {
+            disk.seen.look_whole(dir);
+        }
         let orphans = orphans(disk, &rows);
         rows.extend(orphans.iter().map(|path| (path.clone(), None)));
         let stored = disk.index.notes.clone();
@@ -480,6 +572,35 @@ fn orphans(disk: &Disk, done: &[SeenChange]) -> Vec<RelPath> {
     let below: BTreeSet<RelPath> = gone.flat_map(|(path, _)| disk.seen.below(path)).collect();
     let is_done = |path: &RelPath| done.iter().any(|(other, _)| other == path);
     below.into_iter().filter(|path| !is_done(path)).collect()
+}
+
+/// Returns what a move is about; `None` when something else was seen than what it wants to move.
+fn standing(disk: &Disk, before: &[Op], op: &Op) -> Option<Vec<Moved>> {
+    let (from, _) = op.moves()?;
+    let goes = |path: &RelPath| {
+        before
+            .iter()
+            .any(|op| op.make.is_none() && op.path == *path)
+    };
+    let mut rows: Vec<(RelPath, SeenRow)> = Vec::new();
+    let there = std::iter::once(from.clone()).chain(disk.seen.below(from));
+    for path in there.filter(|path| !goes(path)) {
+        rows.push((path.clone(), disk.seen.row(&path)?.clone()));
+    }
+    let entries: Vec<(RelPath, Entry)> = rows
+        .iter()
+        .map(|(path, row)| (path.clone(), row.entry.clone()))
+        .collect();
+    moved_ops(op, &entries)?;
+    let moved = rows.into_iter().map(|(path, row)| {
+        let to = path.rebase(from, &op.path).ok()?;
+        Some(Moved {
+            from: path,
+            to,
+            row,
+        })
+    });
+    moved.collect()
 }
 
 /// Returns what an operation that changes only the exec bit works on.

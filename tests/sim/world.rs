@@ -407,6 +407,9 @@ impl World {
                 true
             }
         };
+        for (from, to, content) in node.disk.renamed.drain(..) {
+            self.oracle.renamed(side, &from, &to, content);
+        }
         if over {
             process.jobs.swap_remove(index);
         }

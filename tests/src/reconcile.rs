@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::hash::{ContentHash, SetHash};
 use shared::path::RelPath;
 use shared::reconcile::{
-    ConflictRules, Decisions, Mode, Naming, Plan, Policy, reconcile as plan_of,
+    ConflictRules, Decisions, Mode, Naming, Plan, Policy, reconcile as plan_of, with_moves,
 };
-use shared::transfer::{Op, Source};
+use shared::transfer::{Op, Source, moved_ops};
 use shared::tree::{BaseRow, Entry, Gen, Side, Trees};
 use shared::utc::UtcMs;
 
@@ -150,13 +150,31 @@ impl World {
     }
 
     fn plan(&self, scope: &BTreeSet<RelPath>, policy: &Policy<'_>) -> Plan {
-        let plan = plan_of(&self.trees, scope, &|_| false, policy);
-        assert_eq!(
-            plan,
-            plan_of(&self.trees, scope, &|_| false, policy),
-            "same inputs, same plan"
-        );
-        plan
+        let plan = || {
+            let mut plan = plan_of(&self.trees, scope, &|_| false, policy);
+            with_moves(&self.trees, &mut plan, &|_| false);
+            plan
+        };
+        assert_eq!(plan(), plan(), "same inputs, same plan");
+        plan()
+    }
+
+    /// Breaks a move into what it changes. One that finds something else is left as it is.
+    fn broken_up(&self, side: Side, op: &Op) -> Vec<Op> {
+        let whole = || vec![op.clone()];
+        let Some((from, _)) = op.moves() else {
+            return whole();
+        };
+        let disk = self.disk(side);
+        if disk.contains_key(&op.path) || !parent_is_there(disk, &op.path) {
+            return whole();
+        }
+        let standing: Vec<_> = disk
+            .iter()
+            .filter(|(path, _)| *path == from || path.is_below(from))
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect();
+        moved_ops(op, &standing).unwrap_or_else(whole)
     }
 
     /// Carries a plan out as the two disks would. When it is `fresh`, nothing was changed since it was
@@ -172,28 +190,27 @@ impl World {
                 },
             );
         }
-        for (side, op) in &plan.ops {
-            let source = match &op.from {
-                Source::Nothing => None,
-                Source::Merge { .. } => None,
-                Source::There(path) => before
-                    .iter()
-                    .find(|(of, _)| of != side)
-                    .and_then(|(_, tree)| tree.get(path)),
-                Source::Here(path) => before
-                    .iter()
-                    .find(|(of, _)| of == side)
-                    .and_then(|(_, tree)| tree.get(path)),
-            };
-            let wanted = op.make.as_ref().map(Entry::identity);
-            let at_hand = op.from == Source::Nothing || source.map(Entry::identity) == wanted;
-            if at_hand && fits(self.disk(*side), op) {
-                self.carry_out_op(*side, op);
-            } else {
-                assert!(
-                    !fresh,
-                    "it cannot be carried out on {side:?}: {op:?}, content at hand: {at_hand}"
-                );
+        for (side, whole) in &plan.ops {
+            for op in self.broken_up(*side, whole) {
+                let [there, here] = [side.other(), *side].map(|on| {
+                    let tree = before.iter().find(|(of, _)| *of == on);
+                    move |path| tree.and_then(|(_, tree)| tree.get(path))
+                });
+                let source = match &op.from {
+                    Source::Nothing | Source::Merge { .. } | Source::Moved { .. } => None,
+                    Source::There(path) => there(path),
+                    Source::Here(path) => here(path),
+                };
+                let wanted = op.make.as_ref().map(Entry::identity);
+                let at_hand = op.from == Source::Nothing || source.map(Entry::identity) == wanted;
+                if at_hand && fits(self.disk(*side), &op) {
+                    self.carry_out_op(*side, &op);
+                } else {
+                    assert!(
+                        !fresh,
+                        "it cannot be carried out on {side:?}: {op:?}, content at hand: {at_hand}"
+                    );
+                }
             }
         }
     }

@@ -71,15 +71,17 @@ pub(super) fn line(event: &Event) -> String {
             on,
             change,
             path,
+            from,
             len,
         } => {
-            let len = match change {
-                Change::Create | Change::Replace => format!("  {}", size(*len)),
-                Change::Mode | Change::Delete => String::new(),
+            let more = match (change, from) {
+                (Change::Create | Change::Replace, _) => format!("  {}", size(*len)),
+                (Change::Move, Some(from)) => format!("  from {}", plain(from.as_str())),
+                (Change::Move, None) | (Change::Mode | Change::Delete, _) => String::new(),
             };
             let arrow = format!("-> {}", on.name());
             format!(
-                "{arrow:<11}  {:<7}  {}{len}",
+                "{arrow:<11}  {:<7}  {}{more}",
                 change.verb(),
                 plain(path.as_str())
             )
@@ -154,6 +156,7 @@ mod tests {
             on,
             change,
             path: path("notes/plan.md"),
+            from: (change == Change::Move).then(|| path("old/plan.md")),
             len,
         };
         check(
@@ -163,6 +166,10 @@ mod tests {
         check(
             changed(NodeSide::Pusher, Change::Delete, 5018),
             "-> pusher    delete   notes/plan.md",
+        );
+        check(
+            changed(NodeSide::Receiver, Change::Move, 5018),
+            "-> receiver  move     notes/plan.md  from old/plan.md",
         );
         check(
             Happening::Conflict {

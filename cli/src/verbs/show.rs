@@ -70,7 +70,9 @@ fn plan_text(plan: &PlanView) -> String {
                 shared::control::Change::Create | shared::control::Change::Replace => {
                     size(line.len)
                 }
-                shared::control::Change::Mode | shared::control::Change::Delete => String::new(),
+                shared::control::Change::Mode
+                | shared::control::Change::Delete
+                | shared::control::Change::Move => String::new(),
             };
             [
                 line.on.name().to_owned(),

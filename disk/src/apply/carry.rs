@@ -1,5 +1,6 @@
 //! Carries out the steps of one operation.
 
+pub(crate) mod moved;
 mod undo;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -109,13 +110,16 @@ impl<'a> Work<'a> {
         if self.staged_is_ours {
             discard(&self.replica.root, &self.staged_name);
         }
-        Ok(match ended {
-            Ok(()) => Outcome::Done,
-            Err(End::Stale | End::Weak | End::Undo(_) | End::PutBack) => Outcome::Stale,
-            Err(End::Error(_, error)) if is_stale(error) => Outcome::Stale,
-            Err(End::Error(what, error)) => Outcome::Held(trouble(&self.op.path, what, error)),
-            Err(End::Held(trouble)) => Outcome::Held(trouble),
-        })
+        Ok(ended.map_or_else(|end| self.ended(end), |()| Outcome::Done))
+    }
+
+    fn ended(&self, end: End) -> Outcome {
+        match end {
+            End::Stale | End::Weak | End::Undo(_) | End::PutBack => Outcome::Stale,
+            End::Error(_, error) if is_stale(error) => Outcome::Stale,
+            End::Error(what, error) => Outcome::Held(trouble(&self.op.path, what, error)),
+            End::Held(trouble) => Outcome::Held(trouble),
+        }
     }
 
     fn take_steps(&mut self, weak: bool) -> Result<Result<(), End>, DiskError> {
@@ -164,7 +168,7 @@ impl<'a> Work<'a> {
             // Those of the whole batch.
             Step::Announce | Step::Barrier | Step::SyncDirs | Step::Index | Step::Indexed => Ok(()),
             // What others take.
-            Step::Undo | Step::SyncTree => Ok(()),
+            Step::Undo | Step::SyncTree | Step::Move | Step::Moved => Ok(()),
         }
     }
 

@@ -56,7 +56,28 @@ pub(super) fn write(root: &Root, batch: Gen, jobs: &[Job<'_>]) -> io::Result<Fil
         staged: job.ready().map(|ready| ready.inode),
         changes_bit: changes_bit(root, job.op),
     };
-    let rows = jobs.iter().filter(|job| job.op.agrees).map(row).collect();
+    let plain = |row: (&RelPath, Option<Entry>, Option<u64>)| Row {
+        path: row.0.clone(),
+        make: row.1,
+        staged: row.2,
+        changes_bit: None,
+    };
+    let rows = jobs
+        .iter()
+        .filter(|job| job.op.agrees)
+        .flat_map(|job| {
+            // What is moved has its inode already.
+            let moved = job.moved.iter().flat_map(|moved| {
+                let (entry, inode) = (moved.row.entry.clone(), moved.row.print.inode());
+                [
+                    (&moved.to, Some(entry), Some(inode)),
+                    (&moved.from, None, None),
+                ]
+            });
+            let one = job.op.moves().is_none().then(|| row(job));
+            moved.map(plain).chain(one)
+        })
+        .collect();
     let intent = Intent {
         version: VERSION,
         batch,

@@ -43,6 +43,10 @@ pub(crate) enum Step {
     RemoveDir,
     /// Change the exec bit of the file.
     SetExec,
+    /// Rename the target to another path.
+    Move,
+    /// Is what was moved what was expected? If not, move it back.
+    Moved,
     /// Give back what came out and was not expected.
     Undo,
     /// Make the directories that were touched durable.
@@ -59,9 +63,12 @@ pub(crate) enum Step {
 /// [`Step::Exchange`], for volumes without it.
 pub(crate) fn steps(op: &Op, weak: bool) -> &'static [Step] {
     use Step::{
-        CameOut, ClearLitter, Create, Dress, DropDir, Exchange, Keep, Link, MakeDir, Over,
-        RemoveDir, SetExec, StillIs, Withdraw, Withdrawn,
+        CameOut, ClearLitter, Create, Dress, DropDir, Exchange, Keep, Link, MakeDir, Move, Moved,
+        Over, RemoveDir, SetExec, StillIs, Withdraw, Withdrawn,
     };
+    if op.moves().is_some() {
+        return &[StillIs, Move, Moved];
+    }
     match (&op.expect, &op.make) {
         (None, None) => &[StillIs],
         (before, after) if before == after => &[StillIs],

@@ -11,6 +11,7 @@ use super::*;
 use crate::tests::{Bench, file, link, op, path};
 
 mod crash;
+mod moved;
 mod race;
 
 /// What a case of the tables below puts at a path, or wants there.

@@ -34,6 +34,7 @@ fn parts(bench: &Bench, items: &[Item]) -> Vec<String> {
             }
             Part::Edited { index, pieces, .. } => format!("edited {index} {}", pieces.len()),
             Part::Gone { index } => format!("gone {index}"),
+            Part::Stands { index } => format!("stands {index}"),
         });
         Ok(())
     };

@@ -571,7 +571,7 @@ impl Pusher {
         let plan = self.whole_plan();
         let lines = plan.ops.iter().map(|(side, op)| PlanLine {
             on: side_name(*side),
-            change: Change::between(op.expect.as_ref(), op.make.as_ref()),
+            change: Change::of(op),
             path: op.path.clone(),
             len: op.make.as_ref().map_or(0, Entry::len),
         });

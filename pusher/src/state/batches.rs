@@ -1,6 +1,6 @@
 //! What is on its way: queued operations, batches in flight, rows that are being made durable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use disk::Durable;
 use shared::control::{Change, Happening};
@@ -36,6 +36,10 @@ pub(super) struct Batches {
     unnoted: BTreeMap<Gen, usize>,
     /// Rows that are stored here when the receiver has confirmed them. Their paths are busy until then.
     awaited: BTreeMap<Gen, Vec<AgreedRow>>,
+    /// What the moves that are queued or on their way change, by their targets.
+    moved: BTreeMap<RelPath, Vec<Op>>,
+    /// Targets of moves that could not be carried out. What was to go there goes as content instead.
+    not_moved: BTreeSet<RelPath>,
     lane: [u64; 2],
 }
 
@@ -90,7 +94,7 @@ impl Committing {
 impl Queue {
     fn push(&mut self, op: Op) {
         if op.make.as_ref().map_or(0, Entry::len) > BULK_BYTES_MIN
-            && !matches!(op.from, Source::Nothing)
+            && !matches!(op.from, Source::Nothing | Source::Moved { .. })
         {
             self.bulk.push_back(op);
         } else {
@@ -120,6 +124,13 @@ impl Batches {
         }
     }
 
+    fn queued(&self, side: Side) -> &Queue {
+        match side {
+            Side::Alpha => &self.alpha,
+            Side::Beta => &self.beta,
+        }
+    }
+
     pub(super) fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains_key(path)
     }
@@ -132,9 +143,18 @@ impl Batches {
         self.alpha.len() + self.beta.len() > PLANNED_OPS_MAX
     }
 
-    /// Takes the operations of a plan, in their order.
-    pub(super) fn enqueue(&mut self, ops: Vec<(Side, Op)>) {
+    /// Takes the operations of a plan, in their order, and what the moves among them change.
+    pub(super) fn enqueue(&mut self, ops: Vec<(Side, Op)>, mut moved: BTreeMap<RelPath, Vec<Op>>) {
         for (side, op) in ops {
+            if op.moves().is_some() {
+                let singles = moved.remove(&op.path).unwrap_or_default();
+                for single in &singles {
+                    self.busy.entry(single.path.clone()).or_default().left += 1;
+                }
+                self.moved.insert(op.path.clone(), singles);
+                self.queue(side).push(op);
+                continue;
+            }
             self.busy.entry(op.path.clone()).or_default().left += 1;
             let queue = self.queue(side);
             if let Source::Here(from) = &op.from {
@@ -148,6 +168,25 @@ impl Batches {
                 queue.push(op);
             }
         }
+    }
+
+    /// Says whether something was to be moved to a path, and could not be.
+    pub(super) fn has_failed_to_move(&self, to: &RelPath) -> bool {
+        self.not_moved.contains(to)
+    }
+
+    /// Breaks an operation that has ended into the changes of single paths that it was.
+    fn single_ops(&mut self, op: Op, done: bool) -> Vec<Op> {
+        if done {
+            self.not_moved.remove(&op.path);
+        }
+        if op.moves().is_none() {
+            return vec![op];
+        }
+        if !done {
+            self.not_moved.insert(op.path.clone());
+        }
+        self.moved.remove(&op.path).unwrap_or_default()
     }
 
     /// Takes the next batch for a side, if its share of the line is not used up.
@@ -186,20 +225,35 @@ impl Batches {
         }
         if bulk < BULK_MAX {
             // A long file waits for its directory, and for what has to leave its path.
-            let busy = &self.busy;
-            let ready = |op: &Op| {
-                !op.path.ancestors().any(|above| busy.contains_key(&above))
-                    && below(busy, &op.path).next().is_none()
-            };
-            let queue = if side == Side::Alpha {
-                &mut self.alpha
-            } else {
-                &mut self.beta
-            };
-            let at = queue.bulk.iter().position(ready)?;
-            return Some((vec![queue.bulk.remove(at)?], false));
+            let ready = |op: &Op| self.is_unhindered(op);
+            let mut at = self.queued(side).bulk.iter().position(ready);
+            if at.is_none() && self.is_stuck() {
+                at = Some(0);
+            }
+            return Some((vec![self.queue(side).bulk.remove(at?)?], false));
         }
         None
+    }
+
+    fn is_unhindered(&self, op: &Op) -> bool {
+        !op.path
+            .ancestors()
+            .any(|above| self.busy.contains_key(&above))
+            && below(&self.busy, &op.path).next().is_none()
+    }
+
+    /// Says whether all that is left are long files that wait for each other: the trees have changed since they
+    /// were planned. Whichever goes first, what no longer fits is planned again.
+    fn is_stuck(&self) -> bool {
+        let queues = [&self.alpha, &self.beta];
+        self.flying.is_empty()
+            && self.committing.is_empty()
+            && self.awaited.is_empty()
+            && queues.iter().all(|queue| queue.small.is_empty())
+            && !queues
+                .iter()
+                .flat_map(|queue| &queue.bulk)
+                .any(|op| self.is_unhindered(op))
     }
 
     /// Takes rows that are about to be made durable. Their paths are busy until they are.
@@ -290,8 +344,12 @@ impl Batches {
             );
         }
         for op in dropped {
-            self.end(&op, false);
+            for single in self.single_ops(op, false) {
+                self.end(&single, false);
+            }
         }
+        // Nothing was wrong with them.
+        self.not_moved.clear();
         self.unnoted.clear();
         // Of those that it has stored, it tells when it comes back.
         for rows in std::mem::take(&mut self.awaited).into_values() {
@@ -424,9 +482,29 @@ impl Pusher {
         let mut outcomes = outcomes.into_iter();
         let mut commit = Committing::default();
         let mut stored: Vec<AgreedRow> = Vec::new();
+        let mut singles: Vec<(Op, Outcome)> = Vec::with_capacity(flying.ops.len());
         for op in flying.ops {
             // A missing outcome is no proof that it was done.
             let outcome = outcomes.next().unwrap_or(Outcome::Stale);
+            let done = outcome == Outcome::Done;
+            if done {
+                self.tell(Happening::Changed {
+                    on: side_name(side),
+                    change: Change::of(&op),
+                    path: op.path.clone(),
+                    from: op.moves().map(|(from, _)| from.clone()),
+                    len: op.make.as_ref().map_or(0, Entry::len),
+                });
+            }
+            // What is in the way of a move is told when its files go one by one.
+            let outcome = match outcome {
+                Outcome::Held(_) if op.moves().is_some() => Outcome::Stale,
+                outcome => outcome,
+            };
+            let of = self.batches.single_ops(op, done);
+            singles.extend(of.into_iter().map(|op| (op, outcome.clone())));
+        }
+        for (op, outcome) in singles {
             let done = outcome == Outcome::Done;
             let last_and_all_done = self.batches.end(&op, done);
             if done {
@@ -436,14 +514,6 @@ impl Pusher {
                 if makes_dir && op.expect.as_ref().is_some_and(|was| !was.is_dir()) {
                     self.plan_below(&op.path);
                 }
-                let change = Change::between(op.expect.as_ref(), op.make.as_ref());
-                let len = op.make.as_ref().map_or(0, Entry::len);
-                self.tell(Happening::Changed {
-                    on: side_name(side),
-                    change,
-                    path: op.path.clone(),
-                    len,
-                });
             }
             let row = (
                 op.path.clone(),
@@ -492,6 +562,7 @@ impl Pusher {
     }
 
     fn failed(&mut self, side: Side, op: &Op, outcome: Outcome) {
+        self.guard.not_done(side, op);
         match outcome {
             Outcome::Held(trouble) => {
                 let problem = holds::problem_of_trouble(side_name(side), &op.path, &trouble);

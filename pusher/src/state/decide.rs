@@ -1,6 +1,6 @@
 //! What people and merges decide about single paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::control::Keep as Word;
 use shared::merge::How;
@@ -117,7 +117,7 @@ impl Pusher {
         if busy.into_iter().any(|path| self.batches.is_busy(path)) {
             return Err(refused(copy, ResolveRefused::Unsettled));
         }
-        self.batches.enqueue(ops);
+        self.batches.enqueue(ops, BTreeMap::new());
         Ok(())
     }
 

@@ -92,6 +92,7 @@ impl Pusher {
             Frame::Seen(rows) if greeted => self.told(rows),
             Frame::Ready(hash) if greeting => self.ready(hash),
             Frame::Moving(moves) if greeted => self.beta_moves = moves,
+            Frame::Together(pages) if greeted => self.pages_left = pages,
             Frame::Folds(folds) if greeting => self.mind_twins(folds),
             Frame::Noted(batch) if greeted => self.noted(batch),
             Frame::Swept(id, hash) if self.peer.is_ready() => {
@@ -131,6 +132,7 @@ impl Pusher {
                  ignore some of them in .layerignore"
             ));
         }
+        self.pages_left = self.pages_left.saturating_sub(1);
         self.observed(Side::Beta, rows);
     }
 
@@ -324,6 +326,7 @@ impl Pusher {
         self.resolve();
         self.peer.phase = Phase::Away;
         self.beta_moves = false;
+        self.pages_left = 0;
         self.gathering = None;
         self.batches.unlink();
         self.unannounced.clear();

@@ -1,6 +1,7 @@
 //! The table that a person can read (`table.txt`), and properties of random histories.
 
 mod decided;
+mod moves;
 mod properties;
 
 use std::collections::BTreeSet;
@@ -56,7 +57,7 @@ pub(super) fn policy(mode: Mode, primary: Side) -> Policy<'static> {
 }
 
 fn parse_tree(text: &str) -> Vec<(RelPath, Sight)> {
-    let mut rows = std::collections::BTreeMap::new();
+    let mut rows = BTreeMap::new();
     for token in text.split_whitespace().filter(|token| *token != ".") {
         let (name, sight) = if let Some(name) = token.strip_prefix('?') {
             (name, Sight::Blocked(Obstacle::Unreadable))

@@ -242,6 +242,16 @@ fn batch() -> Batch {
                 true,
             ),
             op("gone", Some(file("1", false)), None, Source::Nothing, true),
+            op(
+                "new/place",
+                None,
+                Some(Entry::Dir),
+                Source::Moved {
+                    from: path("old/place"),
+                    tree: set(&[("new/place", Entry::Dir)]),
+                },
+                true,
+            ),
         ],
     }
 }
@@ -342,6 +352,7 @@ fn golden() -> Vec<Golden> {
                 Piece::New(manifest().chunks[0]),
             ],
         }),
+        "part-stands" => Frame::Part(Part::Stands { index: 2 }),
         "part-gone" => Frame::Part(Part::Gone { index: 300 }),
         "chunks" => Frame::Chunks(Gen(42), 3),
         "chunk-run" => Frame::ChunkRun(ChunkRun {
@@ -355,6 +366,7 @@ fn golden() -> Vec<Golden> {
         "moving" => Frame::Moving(true),
         "folds" => Frame::Folds(true),
         "sweep-deep" => Frame::SweepDeep(7),
+        "together" => Frame::Together(3),
     }
 }
 
@@ -432,7 +444,7 @@ fn every_kind_has_a_fixture_under_its_name() {
     );
     assert_eq!(
         known,
-        (1..=27).collect(),
+        (1..=28).collect(),
         "a kind's number is never used again"
     );
     for golden in golden() {
@@ -466,7 +478,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                     );
                     assert_eq!(refused.to_string(), sentence);
                 }
-                other => assert!((1..=27).contains(&kind), "kind {kind}: {other:?}"),
+                other => assert!((1..=28).contains(&kind), "kind {kind}: {other:?}"),
             }
         }
     }

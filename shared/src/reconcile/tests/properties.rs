@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::{file, path, policy, unsettled};
 use crate::path::RelPath;
-use crate::reconcile::{Mode, Plan, Policy, reconcile};
-use crate::transfer::{Op, Source};
+use crate::reconcile::{Mode, Plan, Policy, reconcile, with_moves};
+use crate::transfer::{Op, Source, moved_ops};
 use crate::tree::{Base, BaseRow, Entry, Gen, Side, Sight, Trees};
 
 type Tree = BTreeMap<RelPath, Entry>;
@@ -95,6 +95,8 @@ struct World {
     trees: Trees,
     disks: BTreeMap<Side, Tree>,
     kept: BTreeMap<Side, Vec<Entry>>,
+    /// Whether renames are looked for in plans.
+    moves: bool,
 }
 
 impl World {
@@ -117,6 +119,7 @@ impl World {
             trees: Trees::new(base),
             disks: [(Side::Alpha, disk.clone()), (Side::Beta, disk)].into(),
             kept: [(Side::Alpha, vec![]), (Side::Beta, vec![])].into(),
+            moves: false,
         };
         world.act(Side::Alpha, alpha);
         world.act(Side::Beta, beta);
@@ -141,17 +144,38 @@ impl World {
     }
 
     fn plan(&self, scope: &BTreeSet<RelPath>, policy: &Policy) -> Plan {
-        reconcile(&self.trees, scope, &|_| false, policy)
+        let mut plan = reconcile(&self.trees, scope, &|_| false, policy);
+        if self.moves {
+            with_moves(&self.trees, &mut plan, &|_| false);
+        }
+        plan
+    }
+
+    /// Breaks the moves of a plan into what they do.
+    fn broken_up(&self, plan: &Plan) -> Vec<(Side, Op)> {
+        let of = |(side, op): &(Side, Op)| {
+            let Some((from, _)) = op.moves() else {
+                return vec![(*side, op.clone())];
+            };
+            let standing: Vec<_> = self.disks[side]
+                .iter()
+                .filter(|(path, _)| *path == from || path.is_below(from))
+                .map(|(path, entry)| (path.clone(), entry.clone()))
+                .collect();
+            let ops = moved_ops(op, &standing).expect("what stands there is what is moved");
+            ops.into_iter().map(|op| (*side, op)).collect()
+        };
+        plan.ops.iter().flat_map(of).collect()
     }
 
     /// Carries out a plan as the two disks would, and checks each step as they would.
     fn apply(&mut self, plan: &Plan) {
         let before = self.disks.clone();
+        let ops = self.broken_up(plan);
         let mut left: BTreeMap<&RelPath, usize> = BTreeMap::new();
-        plan.ops
-            .iter()
+        ops.iter()
             .for_each(|(_, op)| *left.entry(&op.path).or_default() += 1);
-        for (side, op) in &plan.ops {
+        for (side, op) in &ops {
             self.check_source(&before, *side, op);
             let disk = self.disks.get_mut(side).unwrap();
             assert_eq!(disk.get(&op.path), op.expect.as_ref(), "stale: {op:?}");
@@ -209,6 +233,7 @@ impl World {
             Source::There(at) => (side.other(), at),
             Source::Merge { .. } => (side.other(), &op.path),
             Source::Here(at) => (side, at),
+            Source::Moved { .. } => unreachable!("broken up"),
         };
         let there = before[&from].get(at).expect("the source is there");
         assert_eq!(
@@ -219,7 +244,7 @@ impl World {
     }
 
     fn settle(&mut self, policy: &Policy) {
-        for _ in 0..4 {
+        for _ in 0..if self.moves { 6 } else { 4 } {
             let plan = self.plan(&unsettled(&self.trees), policy);
             if plan.is_quiet() {
                 return;
@@ -282,6 +307,21 @@ proptest! {
         for (side, before) in [Side::Alpha, Side::Beta].into_iter().zip(before) {
             let after = world.contents(side);
             prop_assert!(before.is_subset(&after), "lost {:?}", before.difference(&after).collect::<Vec<_>>());
+        }
+    }
+
+    /// With and without renames, the trees become the same, and nothing is lost.
+    #[test]
+    fn moves_change_the_way_and_not_the_end((start, alpha, beta) in history(), mode in mode()) {
+        let policy = policy(mode, Side::Alpha);
+        let mut plain = World::new(&start, &alpha, &beta);
+        let mut moving = World { moves: true, ..plain.clone() };
+        let before = [Side::Alpha, Side::Beta].map(|side| plain.contents(side));
+        plain.settle(&policy);
+        moving.settle(&policy);
+        prop_assert_eq!(&plain.disks, &moving.disks);
+        for (side, before) in [Side::Alpha, Side::Beta].into_iter().zip(before) {
+            prop_assert!(before.is_subset(&moving.contents(side)));
         }
     }
 
