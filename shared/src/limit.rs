@@ -12,7 +12,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Error, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// Elements that are reserved for on the word of a count alone.
 const RESERVED_MAX: usize = 16;
@@ -40,6 +40,11 @@ where
     D: Deserializer<'de>,
 {
     from.deserialize_bytes(BytesVisitor::<MAX>)
+}
+
+/// Encodes content in one piece, and not byte by byte; on the wire it is the same.
+pub(crate) fn as_bytes<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
 }
 
 /// A list of at most `MAX` elements.

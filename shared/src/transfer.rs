@@ -370,6 +370,7 @@ pub enum Part {
         /// Whether `bytes` is a zstd frame.
         zstd: bool,
         /// The contents; at most [`PART_BYTES_MAX`].
+        #[serde(serialize_with = "limit::as_bytes")]
         #[serde(deserialize_with = "limit::bytes::<_, PART_BYTES_MAX>")]
         bytes: Vec<u8>,
     },
@@ -449,6 +450,7 @@ pub struct ChunkRun {
     /// Whether `bytes` is a zstd frame.
     pub zstd: bool,
     /// The chunks, one after another, without those blocks; at most [`PART_BYTES_MAX`].
+    #[serde(serialize_with = "limit::as_bytes")]
     #[serde(deserialize_with = "limit::bytes::<_, PART_BYTES_MAX>")]
     pub bytes: Vec<u8>,
 }

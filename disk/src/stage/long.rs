@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
 use rustix::io::Errno;
@@ -29,8 +30,8 @@ use crate::sqlite::locks::TreeFile;
 use crate::volume::At;
 use crate::{Replica, fingerprint, handle, lock, read, volume};
 
-/// Most bytes of a long file that wait in the page cache. A small batch makes its files durable, and on
-/// ext4 that can mean waiting for all data that was written before.
+/// So many bytes of a long file are written out together, beside those that come meanwhile. A small batch makes
+/// its files durable, and on ext4 that can mean waiting for all data that was written before.
 const UNSYNCED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Most blocks that are named for one file, save for a last run that goes beyond: 128 KiB of names. A file of
 /// which more has changed is no small edit.
@@ -49,6 +50,8 @@ pub(super) struct Long {
     name: String,
     claim: Option<Claim>,
     unsynced_bytes: u64,
+    /// The bytes before those are being written out.
+    syncing: Option<JoinHandle<io::Result<()>>>,
     /// What stands at the target in the place of runs of chunks: offsets and lengths of its blocks.
     olds: BTreeMap<u32, Vec<(u64, u32)>>,
 }
@@ -102,6 +105,7 @@ impl Long {
             manifest,
             claim: Claim::take(&replica.staging, content),
             unsynced_bytes: 0,
+            syncing: None,
             olds: BTreeMap::new(),
         })
     }
@@ -284,7 +288,9 @@ impl Long {
     }
 
     /// Turns the whole file into a ready one.
-    pub(super) fn end(&self, root: &Root, id: &str) -> Result<Ready, Errno> {
+    pub(super) fn end(&mut self, root: &Root, id: &str) -> Result<Ready, Errno> {
+        // Only whoever asked for it hears of an error.
+        self.await_written().map_err(|error| read::errno(&error))?;
         let ready = ready_name(id);
         volume::rename_new(
             At::new(&root.stage, &self.name),
@@ -404,11 +410,27 @@ impl Long {
             self.hold(index);
             self.unsynced_bytes += bytes.len() as u64;
             if self.unsynced_bytes > UNSYNCED_BYTES_MAX {
-                file.sync_data()?;
-                self.unsynced_bytes = 0;
+                self.write_out(file)?;
             }
         }
         Ok(())
+    }
+
+    /// Begins to write out what was written last, when what was written before that is on the disk.
+    fn write_out(&mut self, file: &File) -> io::Result<()> {
+        self.await_written()?;
+        let file = file.try_clone()?;
+        self.syncing = Some(thread::spawn(move || file.sync_data()));
+        self.unsynced_bytes = 0;
+        Ok(())
+    }
+
+    fn await_written(&mut self) -> io::Result<()> {
+        match self.syncing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => written,
+            Some(Err(_)) => Err(io::Error::other("writing out ended in the middle")),
+        }
     }
 
     fn hold(&mut self, index: usize) {
