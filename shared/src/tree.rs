@@ -468,8 +468,12 @@ impl Trees {
 
     /// Takes what a side saw at `path`.
     pub fn observe(&mut self, side: Side, path: RelPath, sight: Sight) {
-        let minded = self.minds_twins.then(|| (path.clone(), self.stands(&path)));
         let before = self.sight(side, &path);
+        if before == sight {
+            // At a start that is every path, and a hash of it costs more than all the rest.
+            return;
+        }
+        let minded = self.minds_twins.then(|| (path.clone(), self.stands(&path)));
         let agreed = self.agreed(&path).cloned();
         let view = self.view_mut(side);
         view.count(&path, before.entry(), sight.entry());
