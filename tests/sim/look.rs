@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use disk::Look;
+use shared::ignore::Rules;
 use shared::path::RelPath;
 use shared::tree::{Entry, Obstacle, Sight};
 
@@ -19,7 +20,8 @@ use crate::volume::Place;
 pub(crate) struct LookJob {
     pub(crate) sweep: bool,
     recheck: bool,
-    rules_text: String,
+    /// The rules when it began: it keeps to them to its end.
+    rules: Rules,
     began: Began,
     phase: Phase,
     waiting: Vec<Visit>,
@@ -88,7 +90,7 @@ impl LookJob {
         Self {
             sweep: look.is_sweep(),
             recheck: false,
-            rules_text: String::new(),
+            rules: Rules::default(),
             began: Began::default(),
             phase: Phase::Begin,
             waiting,
@@ -123,7 +125,7 @@ impl LookJob {
                     for path in disk.seen.doubtful() {
                         self.unknown(path);
                     }
-                    if disk.rules.text() == self.rules_text && self.unknown.is_empty() {
+                    if disk.rules.text() == self.rules.text() && self.unknown.is_empty() {
                         disk.rules_are_new = false;
                     }
                 }
@@ -136,7 +138,7 @@ impl LookJob {
 
     fn begin(&mut self, disk: &mut Disk) {
         self.recheck = disk.rules_are_new;
-        disk.rules.text().clone_into(&mut self.rules_text);
+        self.rules.clone_from(&disk.rules);
         self.began = disk.seen.begin_look();
         self.expects_renames = match &self.waiting[..] {
             [Visit::List { .. }] => disk.seen.entries().next().is_some(),
@@ -257,7 +259,7 @@ impl LookJob {
         };
         let row = before.as_ref().and_then(Slot::row);
         let same_kind = row.is_some_and(|row| row.entry.same_kind(entry));
-        if (self.recheck || !same_kind) && disk.rules.ignores(&path, entry.is_dir()) {
+        if (self.recheck || !same_kind) && self.rules.ignores(&path, entry.is_dir()) {
             return self.blocked(path, before, Obstacle::Ignored);
         }
         let as_seen = same_kind
