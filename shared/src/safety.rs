@@ -73,7 +73,7 @@ pub struct Alarm {
     pub rewrites: u64,
     /// Files that already went the same way in the last [`WINDOW`].
     pub before: u64,
-    /// Files in that tree.
+    /// Files in that tree; for deletions with those that went in the last [`WINDOW`].
     pub files: u64,
     /// What would be displaced.
     displaced: BTreeMap<(Side, RelPath), Displaced>,
@@ -228,8 +228,8 @@ impl Guard {
             }
         }
         let (deleted, rewritten) = (recent.deleted.len() as u64, recent.rewritten.len() as u64);
-        let files = trees.view(side).files() + deleted;
-        let exceeds = |count: u64, before: u64, min: u64, percent: u8| {
+        let files = trees.view(side).files();
+        let exceeds = |count: u64, before: u64, files: u64, min: u64, percent: u8| {
             let all = count + before;
             count > 0 && all >= min && all * 100 > files * u64::from(percent)
         };
@@ -238,17 +238,26 @@ impl Guard {
             && trees.view(side).files() >= EMPTIED_FILES_MIN
             && deletes > 0;
         let limits = self.limits;
-        let (cause, before) = if emptied {
-            (Cause::Emptied, deleted)
-        } else if exceeds(deletes, deleted, limits.delete_min, limits.delete_percent) {
-            (Cause::Deletes, deleted)
+        // What went lately was there to be deleted, and is not there to be rewritten.
+        let once = files + deleted;
+        let (cause, before, files) = if emptied {
+            (Cause::Emptied, deleted, once)
+        } else if exceeds(
+            deletes,
+            deleted,
+            once,
+            limits.delete_min,
+            limits.delete_percent,
+        ) {
+            (Cause::Deletes, deleted, once)
         } else if exceeds(
             rewrites,
             rewritten,
+            files,
             limits.rewrite_min,
             limits.rewrite_percent,
         ) {
-            (Cause::Rewrites, rewritten)
+            (Cause::Rewrites, rewritten, files)
         } else {
             return None;
         };

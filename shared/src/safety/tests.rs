@@ -82,6 +82,17 @@ fn both_the_share_and_the_floor_count() {
 }
 
 #[test]
+fn what_went_lately_is_not_there_to_be_rewritten() {
+    let (mut guard, now) = (Guard::default(), some_time());
+    let gone = deletes(300..420);
+    assert_eq!(guard.judge(&trees(420), &gone, now), Ok(()));
+    guard.passed(&gone, now);
+    let alarm = guard.judge(&trees(300), &rewrites(0..200), now);
+    let alarm = alarm.expect_err("two thirds");
+    assert_eq!((alarm.cause, alarm.files), (Cause::Rewrites, 300));
+}
+
+#[test]
 fn small_steps_add_up_for_ten_minutes() {
     let (trees, start) = (trees(100), some_time());
     let step = |guard: &mut Guard, plan: &Plan, at: Instant| {
