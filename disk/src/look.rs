@@ -178,7 +178,7 @@ impl Replica {
         let complete = !stop.load(Ordering::Relaxed);
         let mut open = outcome.open;
         if complete {
-            self.tell_unblocked(outcome.unblocked, counted.began, &mut open)?;
+            self.tell_unblocked(outcome.unblocked, &rules, counted.began, &mut open)?;
         }
         if complete && what.is_sweep() {
             self.tell_unseen(&mut open)?;
@@ -250,17 +250,27 @@ impl Replica {
     pub(crate) fn observe(
         &self,
         findings: Vec<Finding>,
+        rules: &Arc<Rules>,
         began: Began,
         open: &mut Open,
     ) -> Result<(), LookError> {
         let mut seen = lock(&self.seen);
         self.root.check()?;
+        let (current, _) = self.rules();
+        let other_rules = (!Arc::ptr_eq(&current, rules)).then_some(current);
         let overlaps = seen.overlaps(began);
         let now = now_ns();
         let mut told = Told::default();
         for finding in findings {
             let path = &finding.path;
             if seen.is_doubtful(path) || seen.get(path) != finding.before.as_ref() {
+                open.unknown(finding.path);
+                continue;
+            }
+            // The look that goes by the new rules may have been here already.
+            if let Some(rules) = &other_rules
+                && !is_judged_so(rules, path, &finding.found)
+            {
                 open.unknown(finding.path);
                 continue;
             }
@@ -304,6 +314,7 @@ impl Replica {
     fn tell_unblocked(
         &self,
         dirs: Vec<Finding>,
+        rules: &Arc<Rules>,
         began: Began,
         open: &mut Open,
     ) -> Result<(), LookError> {
@@ -316,7 +327,7 @@ impl Replica {
         if clear.is_empty() {
             Ok(())
         } else {
-            self.observe(clear, began, open)
+            self.observe(clear, rules, began, open)
         }
     }
 
@@ -408,6 +419,19 @@ fn gathered(seen: &Seen, mut targets: BTreeSet<RelPath>) -> BTreeSet<RelPath> {
     targets.retain(|path| !is_together(path));
     targets.extend(together.into_keys());
     targets
+}
+
+/// Says whether these rules say about a path what a look by others has found.
+fn is_judged_so(rules: &Rules, path: &RelPath, found: &Found) -> bool {
+    let is_ignored = |is_dir| rules.ignores_within(path, is_dir);
+    match found {
+        Found::Row(row, _) => !is_ignored(row.entry.is_dir()),
+        Found::Blocked {
+            obstacle: Obstacle::Ignored,
+            ..
+        } => is_ignored(true) && is_ignored(false),
+        _ => true,
+    }
 }
 
 /// Says whether silence about a path that was never seen would mislead: the base has it, or all that

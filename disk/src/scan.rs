@@ -680,7 +680,10 @@ impl<'a> Pass<'a> {
     fn write_down(&self, mut batch: Vec<Finding>) {
         batch.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let mut open = Open::default();
-        if let Err(failure) = self.replica.observe(batch, self.began, &mut open) {
+        if let Err(failure) = self
+            .replica
+            .observe(batch, &self.rules, self.began, &mut open)
+        {
             self.fail(failure);
         }
         let mut all = lock(&self.open);

@@ -28,6 +28,8 @@ pub(crate) struct Disk {
     pub(crate) seen: Seen,
     pub(crate) rules: Rules,
     pub(crate) rules_are_new: bool,
+    /// How often they were set: the same text once more is other rules.
+    pub(crate) rules_set: u64,
     /// Who applies now.
     pub(crate) applying: bool,
     pub(crate) reports: VecDeque<Report>,
@@ -47,6 +49,7 @@ impl Disk {
             seen: Seen::default(),
             rules: Rules::default(),
             rules_are_new: true,
+            rules_set: 0,
             applying: false,
             reports: VecDeque::new(),
             renamed: Vec::new(),

@@ -22,6 +22,7 @@ pub(crate) struct LookJob {
     recheck: bool,
     /// The rules when it began: it keeps to them to its end.
     rules: Rules,
+    rules_set: u64,
     began: Began,
     phase: Phase,
     waiting: Vec<Visit>,
@@ -91,6 +92,7 @@ impl LookJob {
             sweep: look.is_sweep(),
             recheck: false,
             rules: Rules::default(),
+            rules_set: 0,
             began: Began::default(),
             phase: Phase::Begin,
             waiting,
@@ -125,7 +127,7 @@ impl LookJob {
                     for path in disk.seen.doubtful() {
                         self.unknown(path);
                     }
-                    if disk.rules.text() == self.rules.text() && self.unknown.is_empty() {
+                    if disk.rules_set == self.rules_set && self.unknown.is_empty() {
                         disk.rules_are_new = false;
                     }
                 }
@@ -139,6 +141,7 @@ impl LookJob {
     fn begin(&mut self, disk: &mut Disk) {
         self.recheck = disk.rules_are_new;
         self.rules.clone_from(&disk.rules);
+        self.rules_set = disk.rules_set;
         self.began = disk.seen.begin_look();
         self.expects_renames = match &self.waiting[..] {
             [Visit::List { .. }] => disk.seen.entries().next().is_some(),
@@ -372,6 +375,11 @@ impl LookJob {
                 self.unknown(finding.path);
                 continue;
             }
+            if disk.rules_set != self.rules_set && !is_judged_so(&disk.rules, path, &finding.found)
+            {
+                self.unknown(finding.path);
+                continue;
+            }
             let believes = disk.has(Defect::LookBelievesAll);
             let overlaps = !believes && disk.seen.overlaps(self.began);
             let seen = &mut disk.seen;
@@ -429,6 +437,16 @@ impl LookJob {
             }
         }
         disk.tell(Vec::new(), sights);
+    }
+}
+
+/// Says whether these rules say about a path what a look by others has found.
+fn is_judged_so(rules: &Rules, path: &RelPath, found: &Found) -> bool {
+    let is_ignored = |is_dir| rules.ignores_within(path, is_dir);
+    match found {
+        Found::Row(row) => !is_ignored(row.entry.is_dir()),
+        Found::Blocked(Obstacle::Ignored) => is_ignored(true) && is_ignored(false),
+        _ => true,
     }
 }
 

@@ -67,6 +67,7 @@ impl World {
             Does::SetRules(rules) => {
                 let disk = &mut self.node(side).disk;
                 (disk.rules, disk.rules_are_new) = (rules, true);
+                disk.rules_set += 1;
             }
             Does::ReadRules => self.job(side, Job::ReadRules),
             Does::Answer(id, response) => self.answered(side, id, &response),

@@ -283,7 +283,12 @@ fn what_a_blocked_directory_means() {
     let began = lock(&bench.replica.seen).begin_look();
     bench
         .replica
-        .observe(vec![finding], began, &mut Open::default())
+        .observe(
+            vec![finding],
+            &bench.replica.rules().0,
+            began,
+            &mut Open::default(),
+        )
         .expect("observed");
     assert_eq!(
         bench.observed(),
@@ -620,4 +625,45 @@ fn many_neighbours_are_looked_at_together() {
     expected.insert(path("dir/11"), Sight::Absent);
     expected.insert(path("dir/new"), file("new").into());
     assert_eq!(observed, expected);
+}
+
+#[test]
+fn a_look_by_old_rules_is_not_believed_about_what_the_new_ones_say() {
+    let check = |before: &str, after: &str, found: Found, shown: &[&str]| {
+        let bench = Bench::in_memory();
+        let set = |text: &str| {
+            let rules = Rules::parse(text).expect("rules");
+            bench.replica.set_rules(rules);
+        };
+        bench.write("f", "x");
+        set(before);
+        let rules = bench.replica.rules().0;
+        let began = lock(&bench.replica.seen).begin_look();
+        set(after);
+        bench.look();
+        let before = lock(&bench.replica.seen).get(&path("f")).cloned();
+        let finding = Finding {
+            path: path("f"),
+            before,
+            found,
+        };
+        let mut open = Open::default();
+        let told = bench
+            .replica
+            .observe(vec![finding], &rules, began, &mut open);
+        told.expect("the root is there");
+        assert_eq!(bench.observed(), shown, "{after:?}");
+        assert!(open.again.contains(&path("f")), "{after:?}");
+    };
+    let bench = Bench::in_memory();
+    bench.write("f", "x");
+    bench.look();
+    let row = lock(&bench.replica.seen).row(&path("f")).cloned();
+    let row = row.expect("it was seen");
+    check("", "f\n", Found::Row(row, None), &["f Ignored"]);
+    let blocked = Found::Blocked {
+        obstacle: Obstacle::Ignored,
+        lost_mount: false,
+    };
+    check("f\n", "", blocked, &["f file 1"]);
 }
