@@ -278,6 +278,8 @@ impl Recent {
         match (&op.expect, &op.make) {
             (Some(old), None) => {
                 let Some(lost) = content(old) else { return };
+                // It counts once, and is not there to be one of the files that were rewritten.
+                self.rewritten.remove(&op.path);
                 if self.made.has_moved(&op.path, old) {
                     return;
                 }

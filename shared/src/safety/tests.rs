@@ -93,6 +93,17 @@ fn what_went_lately_is_not_there_to_be_rewritten() {
 }
 
 #[test]
+fn what_was_rewritten_and_then_deleted_does_not_count_as_rewritten() {
+    let (mut guard, now) = (Guard::default(), some_time());
+    guard.passed(&rewrites(0..199), now);
+    guard.passed(&deletes(1..199), now);
+    assert_eq!(guard.judge(&trees(3), &rewrites(0..1), now), Ok(()));
+    guard.passed(&rewrites(1000..1198), now);
+    let alarm = guard.judge(&trees(300), &rewrites(2000..2002), now);
+    assert_eq!(alarm.expect_err("two thirds").before, 199);
+}
+
+#[test]
 fn small_steps_add_up_for_ten_minutes() {
     let (trees, start) = (trees(100), some_time());
     let step = |guard: &mut Guard, plan: &Plan, at: Instant| {
