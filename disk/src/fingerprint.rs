@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, RawMode, Stat};
+use rustix::fs::{FileType, RawMode, Stat, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 use shared::tree::Entry;
 
@@ -124,6 +124,18 @@ pub(crate) fn with_exec(mode: u32, exec: bool) -> u32 {
         mode | 0o100 | (mode & 0o444) >> 2
     } else {
         mode
+    }
+}
+
+/// Returns what gives a file this time of modification, and of access.
+pub(crate) fn times(mtime_ns: i64) -> Timestamps {
+    let time = Timespec {
+        tv_sec: mtime_ns.div_euclid(1_000_000_000),
+        tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
     }
 }
 

@@ -268,6 +268,7 @@ impl Replica {
             Ready {
                 inode: fingerprint::inode(&copy),
                 mtime_ns,
+                dressed: None,
             },
         ))
     }

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{AtFlags, Mode, fstat, mkdirat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, Mode, RawMode, fchmod, fstat, futimens, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use shared::chunk::{Chunk, Manifest};
 use shared::delta::{DELTA_BYTES_MAX, Form};
@@ -31,6 +31,7 @@ use shared::transfer::{
 use shared::tree::{Entry, Gen};
 
 use crate::error::DiskError;
+use crate::fingerprint::Fingerprint;
 use crate::give::Opened;
 use crate::kept::new_id;
 use crate::root::Root;
@@ -106,6 +107,8 @@ enum State {
 pub(crate) struct Ready {
     pub(crate) inode: u64,
     pub(crate) mtime_ns: Option<i64>,
+    /// What it is, if it has the rights and the time already that it will have at a path where nothing stands.
+    pub(crate) dressed: Option<Fingerprint>,
 }
 
 /// What is staged for one operation.
@@ -446,13 +449,20 @@ impl Taking {
                 olds: Vec::new(),
             }));
         };
-        let stage = || stage_bytes(&replica.root, &place.id, content);
+        let dress = Dress {
+            exec: matches!(entry, Entry::File { exec: true, .. }),
+            mtime_ns: file.mtime_ns,
+        };
+        let is_new = place.op.expect.is_none();
+        let dress = is_new.then_some(dress);
+        let stage = || stage_bytes(&replica.root, &place.id, content, dress.as_ref());
         match replica.with_room(content.len() as u64, stage) {
-            Ok(inode) => {
+            Ok(staged) => {
                 let hash = entry.identity();
                 place.state = State::Ready(Ready {
-                    inode,
+                    inode: staged.inode(),
                     mtime_ns: Some(file.mtime_ns),
+                    dressed: is_new.then_some(staged),
                 });
                 Ok(match made.flatten() {
                     Some(made) => Small::Made(made),
@@ -673,17 +683,41 @@ pub(crate) fn discard(root: &Root, name: &str) {
     }
 }
 
-/// Stages a whole small content, and returns its inode.
-pub(crate) fn stage_bytes(root: &Root, id: &str, bytes: &[u8]) -> Result<u64, Errno> {
+/// The rights and the time of a new file.
+pub(crate) struct Dress {
+    pub(crate) exec: bool,
+    pub(crate) mtime_ns: i64,
+}
+
+impl Dress {
+    /// Gives them to a file that has the rights of one that only its owner may read.
+    fn put_on(&self, root: &Root, file: &File) -> Result<(), Errno> {
+        let mode = fingerprint::with_exec(root.file_mode, self.exec);
+        fchmod(file, Mode::from_raw_mode(mode as RawMode))?;
+        // The time is a courtesy and never compared: a volume that cannot store it is no obstacle.
+        futimens(file, &fingerprint::times(self.mtime_ns)).ok();
+        Ok(())
+    }
+}
+
+/// Stages a whole small content, and returns what it is. Where something stands that it will replace, that
+/// decides on its rights, and it is dressed later.
+pub(crate) fn stage_bytes(
+    root: &Root,
+    id: &str,
+    bytes: &[u8],
+    dress: Option<&Dress>,
+) -> Result<Fingerprint, Errno> {
     let name = ready_name(id);
     let mut file = handle::create_file(&root.stage, &name)?;
-    match file.write_all(bytes) {
-        Ok(()) => Ok(fingerprint::inode(&fstat(&file)?)),
-        Err(error) => {
-            discard(root, &name);
-            Err(read::errno(&error))
+    let staged = file.write_all(bytes).map_err(|error| read::errno(&error));
+    let staged = staged.and_then(|()| {
+        if let Some(dress) = dress {
+            dress.put_on(root, &file)?;
         }
-    }
+        Ok(Fingerprint::of(&fstat(&file)?, root.device))
+    });
+    staged.inspect_err(|_| discard(root, &name))
 }
 
 /// Stages a link.
@@ -704,6 +738,7 @@ fn ready_at(root: &Root, name: &str) -> Result<Ready, Errno> {
     Ok(Ready {
         inode: fingerprint::inode(&stat),
         mtime_ns: None,
+        dressed: None,
     })
 }
 
@@ -735,6 +770,7 @@ fn copy_here(
         Ok((inode, content)) if content.hash == entry.identity() => Ok(Some(Ready {
             inode,
             mtime_ns: Some(fingerprint::mtime_ns(&stat)),
+            dressed: None,
         })),
         Ok(_) => {
             discard(root, &name);

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, RawMode, Stat, Timespec, Timestamps, Uid, fchmod, fstat, linkat,
-    mkdirat, renameat, unlinkat,
+    AtFlags, FileType, Gid, Mode, RawMode, Stat, Uid, fchmod, fstat, linkat, mkdirat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use shared::ignore::is_litter;
@@ -212,6 +212,10 @@ impl<'a> Work<'a> {
         let Some(Entry::File { exec, .. }) = self.op.make else {
             return Ok(());
         };
+        if let (None, Some(dressed)) = (self.checked, self.ready.and_then(|ready| ready.dressed)) {
+            self.dressed = Some(dressed);
+            return Ok(());
+        }
         let stage = &self.replica.root.stage;
         let name = self.staged_name.as_str();
         let staged = handle::stat_at(stage, name)?.ok_or(Errno::NOENT)?;
@@ -240,14 +244,7 @@ impl<'a> Work<'a> {
             ..
         }) = self.ready
         {
-            let time = Timespec {
-                tv_sec: mtime_ns.div_euclid(1_000_000_000),
-                tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
-            };
-            let times = Timestamps {
-                last_access: time,
-                last_modification: time,
-            };
+            let times = fingerprint::times(mtime_ns);
             // The time is a courtesy and never compared: a volume that cannot store it is no obstacle.
             rustix::fs::utimensat(stage, name, &times, AtFlags::SYMLINK_NOFOLLOW).ok();
         }

@@ -40,9 +40,12 @@ impl Replica {
                 if Some(&make) == op.expect.as_ref() {
                     return Merged::As(plain(make), StagedState::Nothing);
                 }
-                let staged = stage_bytes(&self.root, id, &bytes);
+                let staged = stage_bytes(&self.root, id, &bytes, None);
                 let state = match staged {
-                    Ok(inode) => StagedState::Ready(Ready { inode, ..ready }),
+                    Ok(staged) => StagedState::Ready(Ready {
+                        inode: staged.inode(),
+                        ..ready
+                    }),
                     Err(error) => StagedState::Held(trouble(&op.path, "merged", error)),
                 };
                 Merged::As(plain(make), state)

@@ -300,6 +300,7 @@ impl Long {
         Ok(Ready {
             inode: fingerprint::inode(&stat),
             mtime_ns: Some(self.mtime_ns),
+            dressed: None,
         })
     }
 
