@@ -54,14 +54,13 @@ impl Guard {
                 &format!("it belongs to the database \"{owner}\""),
             ));
         }
-        let is_file = |entry: &Option<Entry>| matches!(entry, Some(Entry::File { .. }));
-        let there = if is_file(&op.expect) {
+        let there = if may_be_database(op.expect.as_ref()) {
             handle::open_file(parent, name).ok()
         } else {
             None
         };
         let database = there.filter(|(file, stat)| header(file, stat).is_some());
-        let makes_database = is_file(&op.make)
+        let makes_database = may_be_database(op.make.as_ref())
             && staged
                 .and_then(|(dir, name)| handle::open_file(dir, name).ok())
                 .is_some_and(|(file, stat)| header(&file, &stat).is_some());
@@ -125,14 +124,16 @@ impl Guard {
 
 /// Says why content for a path would be of no use now: the database that it would replace is in use.
 pub(crate) fn hindrance(root: impl AsFd, op: &Op) -> Option<Trouble> {
-    let Some(Entry::File { len, .. }) = &op.expect else {
-        return None;
-    };
-    if !len.is_multiple_of(super::PAGE_BYTES_MIN) {
+    if !may_be_database(op.expect.as_ref()) {
         return None;
     }
     let parent = handle::open_parent(root.as_fd(), &op.path).ok()?;
     Guard::take(op, &parent, None).err()
+}
+
+/// Says whether something has the length of a database. Anything else is not opened to find out.
+fn may_be_database(entry: Option<&Entry>) -> bool {
+    matches!(entry, Some(Entry::File { len, .. }) if len.is_multiple_of(super::PAGE_BYTES_MIN))
 }
 
 fn has_no_changes(path: &RelPath, parent: &OwnedFd) -> Result<(), Trouble> {
