@@ -430,7 +430,9 @@ impl Replica {
         for path in &moved_dirs {
             seen.look_whole(path.clone());
         }
-        for path in changed.into_iter().chain(moved_dirs) {
+        // Before anybody is told that this is over: whoever waits for hints to be looked at waits for these, too.
+        let deferred = seen.end_apply();
+        for path in changed.into_iter().chain(moved_dirs).chain(deferred) {
             (self.sink)(Report::Moved(path));
         }
         if !orphans.is_empty() {
@@ -569,7 +571,10 @@ impl<'a> Touched<'a> {
 
 impl Drop for Touched<'_> {
     fn drop(&mut self) {
-        lock(&self.0.seen).end_apply();
+        let mut seen = lock(&self.0.seen);
+        for path in seen.end_apply() {
+            (self.0.sink)(Report::Moved(path));
+        }
     }
 }
 

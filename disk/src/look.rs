@@ -210,22 +210,23 @@ impl Replica {
     }
 
     /// Turns hints into what is worth a look: the path itself, or whatever above it is not known to be
-    /// a directory, or is ignored.
+    /// a directory, or is ignored. Where an apply is at work, they wait for its end.
     fn targets(&self, hints: &[RelPath], rules: &Arc<Rules>) -> BTreeSet<RelPath> {
-        let seen = lock(&self.seen);
+        let mut seen = lock(&self.seen);
         let worth = |path: &&RelPath| {
             !path
                 .components()
                 .any(|name| name == PRIVATE_DIR || is_litter(name))
         };
-        let target = |path: &RelPath| {
+        let target = |path: RelPath| {
             let ignored = path
                 .ancestors()
                 .filter(|above| rules.ignores(above, true))
                 .last();
-            ignored
-                .or_else(|| seen.topmost_unknown(path))
-                .unwrap_or_else(|| path.clone())
+            let target = ignored
+                .or_else(|| seen.topmost_unknown(&path))
+                .unwrap_or_else(|| path.clone());
+            (!seen.defers(&path, &target)).then_some(target)
         };
         // What moves beside a database moves the database.
         let owner = |path: &RelPath| {
@@ -238,7 +239,7 @@ impl Replica {
             .iter()
             .filter(worth)
             .flat_map(with_owner)
-            .map(|path| target(&path))
+            .filter_map(target)
             .collect();
         gathered(&seen, targets)
     }

@@ -472,8 +472,12 @@ impl<'a> Pass<'a> {
                 self.files.fetch_add(1, Ordering::Relaxed);
                 let unchanged = known(before.as_ref()).is_some_and(|row| is_unchanged(row, &print));
                 let is_new = before.is_none() && !beside && !print.foreign;
-                if (self.deep || beside || !unchanged) && !(is_new && self.hold_file(&path, print))
-                {
+                if unchanged && !beside && !self.deep {
+                    return;
+                }
+                if self.is_doubtful(&path) {
+                    self.unknown(path);
+                } else if !(is_new && self.hold_file(&path, print)) {
                     unread.push((path, before));
                 }
             }
@@ -530,6 +534,10 @@ impl<'a> Pass<'a> {
         for (path, before) in group {
             if self.ended() {
                 break;
+            }
+            if self.is_doubtful(&path) {
+                self.unknown(path);
+                continue;
             }
             let len = known(before.as_ref()).map_or(0, |row| row.entry.len());
             if len > LONG_BYTES {
@@ -621,7 +629,7 @@ impl<'a> Pass<'a> {
                 before,
                 found: Found::Absent,
             });
-        } else if lock(&self.replica.seen).is_doubtful(&path) {
+        } else if self.is_doubtful(&path) {
             // An apply is about to say that something is there.
             self.unknown(path);
         }
@@ -649,6 +657,12 @@ impl<'a> Pass<'a> {
             before,
             found,
         });
+    }
+
+    /// Says whether an apply works on a path, so that whatever is found there is not believed: reading it would
+    /// be for nothing.
+    fn is_doubtful(&self, path: &RelPath) -> bool {
+        lock(&self.replica.seen).is_doubtful(path)
     }
 
     fn unknown(&self, path: RelPath) {

@@ -61,6 +61,8 @@ pub(crate) struct Seen {
     applying: HashSet<RelPath>,
     /// Paths that an apply worked on while a look was under way.
     touched: HashSet<RelPath>,
+    /// Hints that wait for the end of an apply.
+    deferred: BTreeSet<RelPath>,
     looks: usize,
     /// How many looks have ever begun.
     begun: u64,
@@ -269,11 +271,23 @@ impl Seen {
         self.applying.extend(paths);
     }
 
-    pub(crate) fn end_apply(&mut self) {
+    /// Takes it that an apply ends; returns the hints that waited for it.
+    pub(crate) fn end_apply(&mut self) -> BTreeSet<RelPath> {
         let applied = std::mem::take(&mut self.applying);
         if self.looks > 0 {
             self.touched.extend(applied);
         }
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Says whether a hint about `path`, for which `target` would be looked at, waits for the end of an
+    /// apply: most such hints tell of what the apply does itself, and a look would not be believed before.
+    pub(crate) fn defers(&mut self, path: &RelPath, target: &RelPath) -> bool {
+        let defers = self.applying.contains(target);
+        if defers {
+            self.deferred.insert(path.clone());
+        }
+        defers
     }
 
     /// Returns the paths that an apply worked on while a look was under way. A walk that did not meet

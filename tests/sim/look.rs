@@ -149,17 +149,20 @@ impl LookJob {
                 .iter()
                 .any(|visit| matches!(visit, Visit::One(path) if disk.seen.row(path).is_some())),
         };
-        for visit in &mut self.waiting {
-            if let Visit::One(path) = visit {
-                let ignored = path
-                    .ancestors()
-                    .filter(|above| disk.rules.ignores(above, true))
-                    .last();
-                if let Some(target) = ignored.or_else(|| disk.seen.topmost_unknown(path)) {
-                    *path = target;
-                }
-            }
-        }
+        self.waiting.retain_mut(|visit| {
+            let Visit::One(path) = visit else {
+                return true;
+            };
+            let ignored = path
+                .ancestors()
+                .filter(|above| disk.rules.ignores(above, true))
+                .last();
+            let target = ignored.or_else(|| disk.seen.topmost_unknown(path));
+            let target = target.unwrap_or_else(|| path.clone());
+            let defers = disk.seen.defers(path, &target);
+            *path = target;
+            !defers
+        });
         self.phase = Phase::Walk;
     }
 

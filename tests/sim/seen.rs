@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     whole: BTreeSet<RelPath>,
     applying: BTreeSet<RelPath>,
     touched: BTreeSet<RelPath>,
+    /// Hints that wait for the end of an apply.
+    deferred: BTreeSet<RelPath>,
     looks: usize,
     begun: u64,
     /// Whether what an apply touches is believed all the same.
@@ -175,11 +177,21 @@ impl Seen {
         self.applying.extend(paths);
     }
 
-    pub(crate) fn end_apply(&mut self) {
+    pub(crate) fn end_apply(&mut self) -> BTreeSet<RelPath> {
         let applied = std::mem::take(&mut self.applying);
         if self.looks > 0 {
             self.touched.extend(applied);
         }
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Says whether a hint waits for the end of an apply.
+    pub(crate) fn defers(&mut self, path: &RelPath, target: &RelPath) -> bool {
+        let defers = !self.believes_all && self.applying.contains(target);
+        if defers {
+            self.deferred.insert(path.clone());
+        }
+        defers
     }
 
     /// Returns the paths that an apply worked on while a look was under way.

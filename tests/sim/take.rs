@@ -549,6 +549,8 @@ impl TakeJob {
         if !disk.has(Defect::LookBelievesAll) {
             disk.reports.extend(moved);
         }
+        let deferred = disk.seen.end_apply();
+        disk.reports.extend(deferred.into_iter().map(Report::Moved));
         if !orphans.is_empty() {
             let absent = orphans.into_iter().map(|path| (path, Sight::Absent));
             disk.reports.push_back(Report::Observed(absent.collect()));
@@ -560,7 +562,6 @@ impl TakeJob {
         if !ignored.is_empty() {
             disk.reports.push_back(Report::Observed(ignored));
         }
-        disk.seen.end_apply();
         disk.applying = false;
     }
 }

@@ -667,3 +667,34 @@ fn a_look_by_old_rules_is_not_believed_about_what_the_new_ones_say() {
     };
     check("f\n", "", blocked, &["f file 1"]);
 }
+
+#[test]
+fn hints_about_what_an_apply_works_on_wait_for_its_end() {
+    let bench = Bench::in_memory();
+    bench.write("known/a", "1");
+    bench.look();
+    bench.observed();
+    bench.write("known/a", "2");
+    bench.write("made/b", "1");
+    bench.write("other", "1");
+    let touched = ["known/a", "made", "made/b"].map(path);
+    lock(&bench.replica.seen).begin_apply(touched.into_iter());
+    let hints = ["known/a", "made/b", "other"].map(path);
+    let never = AtomicBool::new(false);
+    let looked = bench.replica.look(&Look::Paths(hints.to_vec()), &never);
+    assert_eq!(looked.expect("looked").again, []);
+    assert_eq!(bench.observed(), ["other file 1"]);
+    let deferred = lock(&bench.replica.seen).end_apply();
+    assert_eq!(deferred.into_iter().collect::<Vec<_>>(), hints[..2]);
+}
+
+#[test]
+fn what_an_apply_works_on_is_not_read() {
+    let bench = Bench::in_memory();
+    bench.write("dir/a", "1");
+    bench.write("dir/b", "2");
+    lock(&bench.replica.seen).begin_apply([path("dir/b")].into_iter());
+    let looked = bench.look();
+    assert_eq!((looked.files, looked.bytes_hashed), (2, 1));
+    assert_eq!(looked.again, [path("dir/b")]);
+}
