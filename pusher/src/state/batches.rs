@@ -272,6 +272,19 @@ impl Batches {
         Some(committed)
     }
 
+    /// Takes it that what is being made durable is not agreed on any more; returns the paths of it.
+    pub(super) fn forget_committing(&mut self) -> BTreeSet<RelPath> {
+        let mut paths = BTreeSet::new();
+        for committing in self.committing.values_mut() {
+            let Committing { rows, found, .. } = std::mem::take(committing);
+            paths.extend(rows.into_iter().chain(found).map(|(path, _)| path));
+        }
+        for path in &paths {
+            self.free(path);
+        }
+        paths
+    }
+
     /// Holds rows until the receiver has confirmed them.
     pub(super) fn await_noted(&mut self, batch: Gen, rows: Vec<AgreedRow>) {
         if !rows.is_empty() {

@@ -12,11 +12,13 @@
 //! asked for its whole tree. If the bases do not belong together (an index was lost), both are
 //! forgotten, and the trees are united without a single deletion.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use disk::Durable;
 use shared::control::{Happening, PeerState};
 use shared::hash::SetHash;
+use shared::path::RelPath;
 use shared::tree::{BaseRow, GEN_GROWTH_MAX, GEN_LEAD_MAX, PATHS_MAX, Side, Sight};
 use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, SeenRow, Welcome, pages};
 
@@ -193,12 +195,11 @@ impl Pusher {
 
     fn forget_base(&mut self) {
         let batch = self.next_batch();
-        let rows: Vec<AgreedRow> = self
-            .trees
-            .base()
-            .keys()
-            .map(|path| (path.clone(), BaseRow { entry: None, batch }))
-            .collect();
+        // What is being stored belongs to the old base, too, and is stored before this is.
+        let mut paths: BTreeSet<RelPath> = self.batches.forget_committing();
+        paths.extend(self.trees.base().keys().cloned());
+        let row = |path| (path, BaseRow { entry: None, batch });
+        let rows: Vec<AgreedRow> = paths.into_iter().map(row).collect();
         self.trees.forget_base();
         self.copies.clear();
         self.notes.resolved = batch;

@@ -328,6 +328,34 @@ fn a_wrong_set_hash_asks_for_the_whole_tree_and_then_ends_the_link() {
 }
 
 #[test]
+fn what_is_being_stored_goes_with_the_base_that_is_forgotten() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    let batch = bench.pushed()[0].number;
+    bench.on(Event::Frame(Frame::Applied(batch, vec![Outcome::Done])));
+    // The receiver comes back without its index before the row is stored here.
+    bench
+        .on(Event::Unlinked("lost".into()))
+        .on(Event::Linked)
+        .hello(None);
+    let stored = bench.done.iter().filter_map(|action| match action {
+        Action::Commit { rows, .. } => Some(rows.iter()),
+        _ => None,
+    });
+    let of_a: Vec<_> = stored
+        .flatten()
+        .filter(|(at, _)| *at == path("a"))
+        .collect();
+    assert_eq!(of_a.last().expect("it is told").1.entry, None);
+    bench.committed();
+    assert_eq!(bench.pusher.trees.agreed(&path("a")), None);
+    assert!(!bench.pusher.batches.is_busy(&path("a")));
+}
+
+#[test]
 fn another_version_and_another_pair_are_refused_in_words() {
     for (version, pair, word) in [
         (99, PAIR, "version"),
