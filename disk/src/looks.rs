@@ -3,7 +3,7 @@
 //! Pure: the time is an argument. A sweep and looks at single paths may run side by side, so a note
 //! does not wait for a large file that is being hashed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use shared::path::RelPath;
@@ -13,7 +13,8 @@ use crate::quiet::Quiet;
 
 /// Most looks at single paths that run at once.
 const PATH_LOOKS_MAX: usize = 3;
-/// Wait before a path is looked at again that changed while it was read.
+/// Wait before a path is looked at again that changed while it was looked at, and before it is once more.
+const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Wait before a sweep that failed is tried again when somebody waits for it.
 const FAILED_WAIT: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub struct Looks {
     /// Whether events may be missing: then sweeps are never stretched.
     degraded: bool,
     again: BTreeMap<RelPath, Instant>,
+    /// Those of them that are being looked at again.
+    retried: BTreeSet<RelPath>,
     /// When the first of them is due, or earlier.
     again_next: Option<Instant>,
     next_sweep: Instant,
@@ -67,6 +70,7 @@ impl Looks {
             interval,
             degraded: false,
             again: BTreeMap::new(),
+            retried: BTreeSet::new(),
             again_next: None,
             next_sweep: now,
             asked: Vec::new(),
@@ -142,7 +146,9 @@ impl Looks {
         let mut paths = self.quiet.ready(now);
         if self.again_next.is_some_and(|due| due <= now) {
             let due = self.again.extract_if(.., |_, due| *due <= now);
-            paths.extend(due.map(|(path, _)| path));
+            let due: Vec<RelPath> = due.map(|(path, _)| path).collect();
+            self.retried.extend(due.iter().cloned());
+            paths.extend(due);
             self.again_next = self.again.values().min().copied();
         }
         if paths.is_empty() {
@@ -156,6 +162,9 @@ impl Looks {
     pub fn looked(&mut self, again: Vec<RelPath>, now: Instant) {
         self.path_looks = self.path_looks.saturating_sub(1);
         self.later(again, now);
+        if self.path_looks == 0 {
+            self.retried.clear();
+        }
     }
 
     /// Takes the end of a sweep and returns the numbers of those who waited for it.
@@ -230,12 +239,16 @@ impl Looks {
     }
 
     fn later(&mut self, again: Vec<RelPath>, now: Instant) {
-        if again.is_empty() {
-            return;
+        for path in again {
+            let wait = if self.retried.remove(&path) {
+                AGAIN_AFTER
+            } else {
+                AGAIN_FIRST
+            };
+            let due = now + wait;
+            self.again_next = Some(self.again_next.map_or(due, |next| next.min(due)));
+            self.again.insert(path, due);
         }
-        let due = now + AGAIN_AFTER;
-        self.again_next = Some(self.again_next.map_or(due, |next| next.min(due)));
-        self.again.extend(again.into_iter().map(|path| (path, due)));
     }
 }
 

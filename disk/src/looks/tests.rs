@@ -103,8 +103,21 @@ fn what_moved_while_it_was_read_is_read_again() {
     looks.swept(vec![path("a")], now);
     assert!(!looks.is_idle());
     assert!(looks.poll(now).is_none());
-    assert_eq!(looks.next(), Some(now + AGAIN_AFTER));
-    assert_eq!(paths(looks.poll(now + AGAIN_AFTER)), ["a"]);
+    assert_eq!(looks.next(), Some(now + AGAIN_FIRST));
+    let mut now = now + AGAIN_FIRST;
+    // Whoever goes on writing to it is not disturbed that soon again.
+    for _ in 0..3 {
+        assert_eq!(paths(looks.poll(now)), ["a"]);
+        looks.looked(vec![path("a")], now);
+        assert_eq!(looks.next(), Some(now + AGAIN_AFTER));
+        now += AGAIN_AFTER;
+    }
+    assert_eq!(paths(looks.poll(now)), ["a"]);
+    looks.looked(vec![], now);
+    looks.hint(path("a"), true, now);
+    assert_eq!(paths(looks.poll(now)), ["a"]);
+    looks.looked(vec![path("a")], now);
+    assert_eq!(looks.next(), Some(now + AGAIN_FIRST), "it had come to rest");
 }
 
 #[test]

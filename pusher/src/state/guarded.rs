@@ -28,6 +28,8 @@ const MUCH: u64 = 10;
 pub(super) struct Gathering {
     since: Instant,
     pub(super) again: Instant,
+    /// When it is planned, whatever moves.
+    until: Instant,
 }
 
 /// A plan that waits for a person, with what is said about it.
@@ -43,10 +45,17 @@ impl Pusher {
         !self.looks.is_idle() || self.beta_moves
     }
 
-    /// Says whether a plan is only to be made later.
-    pub(super) fn gathers(&self) -> bool {
-        self.gathering
-            .is_some_and(|gathering| self.now < gathering.again)
+    /// Says whether a plan is only to be made later. While more is moving none is made to see that: a plan of ten
+    /// thousand deletions costs as much time as it waits.
+    pub(super) fn gathers(&mut self) -> bool {
+        let stirs = self.is_stirring();
+        let Some(gathering) = &mut self.gathering else {
+            return false;
+        };
+        if self.now >= gathering.again && stirs {
+            gathering.again = (self.now + AGAIN).min(gathering.until);
+        }
+        self.now < gathering.again
     }
 
     /// Lets a plan through, has it wait for more of the same, or halts.
@@ -54,10 +63,14 @@ impl Pusher {
         let toll = self.guard.toll(plan);
         if toll > 0 && (self.gathering.is_none() || self.is_stirring()) {
             let since = self.gathering.map_or(self.now, |gathering| gathering.since);
-            let most = if toll < MUCH { WAIT_LITTLE } else { WAIT_MUCH };
-            if self.now < since + most {
-                let again = (self.now + AGAIN).min(since + most);
-                self.gathering = Some(Gathering { since, again });
+            let until = since + if toll < MUCH { WAIT_LITTLE } else { WAIT_MUCH };
+            if self.now < until {
+                let again = (self.now + AGAIN).min(until);
+                self.gathering = Some(Gathering {
+                    since,
+                    again,
+                    until,
+                });
                 return false;
             }
         }
