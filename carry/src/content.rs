@@ -269,7 +269,7 @@ async fn next_frame(stream: &mut Receiver, outbox: Option<&Outbox>) -> Option<Fr
             .map_err(|refused| end(outbox, refused.to_string()))
             .ok(),
         Ok(None) => None,
-        Err(error @ LinkError::MessageTooLong { .. }) => {
+        Err(error @ (LinkError::MessageTooLong { .. } | LinkError::NotUnpacked)) => {
             end(outbox, error.to_string());
             None
         }

@@ -81,7 +81,7 @@ pub fn control(
     };
     let write = async move {
         while let Some(frame) = queue.recv().await {
-            timeout(WRITE_STALL_MAX, sender.send(&frame))
+            timeout(WRITE_STALL_MAX, sender.send_packed(&frame))
                 .await
                 .map_err(|_| "the other machine does not read what it is sent".to_owned())?
                 .map_err(|error| error.to_string())?;

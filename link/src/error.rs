@@ -105,6 +105,10 @@ pub enum LinkError {
         limit: usize,
     },
 
+    /// A packed message that is none.
+    #[error("a packed message could not be unpacked")]
+    NotUnpacked,
+
     /// An earlier send was cancelled half-way, so nothing more can follow on this stream.
     #[error("an earlier message on this stream was only sent in part")]
     Torn,

@@ -18,6 +18,7 @@ pub mod error;
 mod congestion;
 mod transport;
 
+mod packed;
 pub mod stream;
 
 pub mod connection;

@@ -2,7 +2,7 @@
 //!
 //! On the stream a message is its length (u32, little-endian) and then its bytes. A length over the
 //! limit is refused before anything is allocated, and the buffer grows only with the bytes that
-//! arrive. A stream has three ends, and the receiver can tell them apart: finished (`None`),
+//! arrive. The highest bit of the length says that the message is packed ([`packed`]). A stream has three ends, and the receiver can tell them apart: finished (`None`),
 //! abandoned by a [`Sender`] that was dropped, and cut off in the middle of a message.
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::connection::Priority;
 use crate::error::LinkError;
 use crate::memory;
+use crate::packed::{self, PACK_BYTES_MIN};
 use crate::rate::RateLimit;
 
 /// Longest message in bytes: 8 MiB of content and room for what stands around it. Either side
@@ -18,6 +19,9 @@ pub const MESSAGE_BYTES_MAX: usize = (8 << 20) + (64 << 10);
 
 /// The length in front of a message.
 const HEADER_BYTES: usize = 4;
+
+/// Stands in the length of a message that is packed.
+const PACKED: u32 = 1 << 31;
 
 /// A short message goes out in one piece with its header, so that it needs no second datagram.
 const ONE_PIECE_BYTES_MAX: usize = 16 << 10;
@@ -71,14 +75,15 @@ impl Sender {
         self
     }
 
-    /// Takes a short message that leaves together with the next one, in one datagram where both fit. A long one
-    /// leaves at once.
+    /// Takes a short message that leaves together with the next one, in one datagram where both fit. A longer
+    /// one leaves at once, packed where that is shorter.
     ///
     /// # Errors
     /// As [`Sender::send`].
     pub async fn send_with_next(&mut self, message: &[u8]) -> Result<(), LinkError> {
-        if self.held.len() + message.len() > ONE_PIECE_BYTES_MAX {
-            return self.send(message).await;
+        if message.len() >= PACK_BYTES_MIN || self.held.len() + message.len() > ONE_PIECE_BYTES_MAX
+        {
+            return self.send_packed(message).await;
         }
         if self.state != Sending::BetweenMessages {
             return Err(LinkError::Torn);
@@ -124,14 +129,32 @@ impl Sender {
                 limit: MESSAGE_BYTES_MAX,
             });
         }
+        self.send_as(message.len() as u32, message).await
+    }
+
+    /// As [`Sender::send`], packed where that is shorter: for what is not compressed already.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send_packed(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        if !(PACK_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&message.len()) {
+            return self.send(message).await;
+        }
+        match packed::pack(message) {
+            Some(packed) => self.send_as(PACKED | packed.len() as u32, &packed).await,
+            None => self.send(message).await,
+        }
+    }
+
+    async fn send_as(&mut self, header: u32, body: &[u8]) -> Result<(), LinkError> {
         if self.state != Sending::BetweenMessages {
             return Err(LinkError::Torn);
         }
         self.state = Sending::InMessage;
-        let (beside_header, rest) = message.split_at(message.len().min(ONE_PIECE_BYTES_MAX));
+        let (beside_header, rest) = body.split_at(body.len().min(ONE_PIECE_BYTES_MAX));
         let mut first = std::mem::take(&mut self.held);
         first.reserve(HEADER_BYTES + beside_header.len());
-        first.extend_from_slice(&(message.len() as u32).to_le_bytes());
+        first.extend_from_slice(&header.to_le_bytes());
         first.extend_from_slice(beside_header);
         self.write(&first).await?;
         if !rest.is_empty() {
@@ -241,17 +264,22 @@ impl Receiver {
     /// # Errors
     /// [`LinkError::MessageTooLong`] before anything is allocated for the message;
     /// [`LinkError::Truncated`] when the stream ends inside a message;
+    /// [`LinkError::NotUnpacked`] when one was not packed as it should be;
     /// [`LinkError::StreamAbandoned`] when the sender was dropped; [`LinkError::Closed`].
     pub async fn recv(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
         loop {
-            let body_bytes = self.body_bytes()?;
-            if body_bytes == Some(self.body.len()) {
-                self.header.clear();
-                return Ok(Some(std::mem::take(&mut self.body)));
-            }
-            let (part, part_bytes) = match body_bytes {
+            let (part, part_bytes) = match self.announced()? {
                 None => (Part::Header, HEADER_BYTES - self.header.len()),
-                Some(body_bytes) => (Part::Body, body_bytes - self.body.len()),
+                Some((bytes, is_packed)) if bytes == self.body.len() => {
+                    self.header.clear();
+                    let body = std::mem::take(&mut self.body);
+                    return if is_packed {
+                        packed::unpack(&body, self.limit).map(Some)
+                    } else {
+                        Ok(Some(body))
+                    };
+                }
+                Some((bytes, _)) => (Part::Body, bytes - self.body.len()),
             };
             match (self.read(part_bytes.min(READ_BYTES_MAX)).await?, part) {
                 (Some(bytes), Part::Header) => self.header.extend_from_slice(&bytes),
@@ -262,22 +290,15 @@ impl Receiver {
         }
     }
 
-    /// Returns the length of the message that is arriving; `None` while the header is.
-    fn body_bytes(&self) -> Result<Option<usize>, LinkError> {
+    /// Returns the length of the message that is arriving, and whether it is packed; `None` while the header
+    /// arrives.
+    fn announced(&self) -> Result<Option<(usize, bool)>, LinkError> {
         let Ok(header) = <[u8; HEADER_BYTES]>::try_from(self.header.as_slice()) else {
             return Ok(None);
         };
-        let announced = u32::from_le_bytes(header);
-        match usize::try_from(announced) {
-            Ok(bytes) if bytes <= self.limit => Ok(Some(bytes)),
-            _ => {
-                let announced = u64::from(announced);
-                Err(LinkError::MessageTooLong {
-                    announced,
-                    limit: self.limit,
-                })
-            }
-        }
+        let header = u32::from_le_bytes(header);
+        let bytes = check_length(header & !PACKED, self.limit)?;
+        Ok(Some((bytes, header & PACKED != 0)))
     }
 
     async fn read(&mut self, bytes_max: usize) -> Result<Option<Bytes>, LinkError> {
@@ -288,5 +309,16 @@ impl Receiver {
                 .map(|chunk| chunk.bytes)),
             ReceiveCarrier::Memory(half) => half.read(bytes_max).await,
         }
+    }
+}
+
+/// Returns the length of a message that the other side announces, if it may be so long.
+pub(crate) fn check_length(announced: u32, limit: usize) -> Result<usize, LinkError> {
+    match usize::try_from(announced) {
+        Ok(bytes) if bytes <= limit => Ok(bytes),
+        _ => Err(LinkError::MessageTooLong {
+            announced: u64::from(announced),
+            limit,
+        }),
     }
 }

@@ -58,6 +58,8 @@ macro_rules! over_both {
 
 over_both! {
     control_goes_both_ways
+    lists_are_packed
+    what_is_not_packed_as_it_says_is_refused
     streams_go_both_ways
     a_message_may_wait_for_the_next_one
     the_longest_message_passes
@@ -186,7 +188,7 @@ async fn the_longest_message_passes(ends: Ends) {
 }
 
 async fn an_oversized_announcement_is_refused(ends: Ends) {
-    for announced in [MESSAGE_BYTES_MAX as u32 + 1, u32::MAX] {
+    for announced in [MESSAGE_BYTES_MAX as u32 + 1, u32::MAX >> 1] {
         let (mut sender, mut receiver) = stream(&ends.dialer, &ends.listener, b"first").await;
         sender
             .write_raw(&announced.to_le_bytes())
@@ -221,6 +223,42 @@ async fn the_receiver_can_lower_the_limit(ends: Ends) {
             limit: 10
         }
     ));
+}
+
+async fn lists_are_packed(ends: Ends) {
+    let (mut sender, receiver) = stream(&ends.dialer, &ends.listener, b"first").await;
+    let mut receiver = receiver.with_limit(40_000);
+    let before = ends.dialer.bytes().sent;
+    let list = vec![7; 40_000];
+    for message in [&list[..], b"short", &list, b""] {
+        sender.send_packed(message).await.expect("sent");
+        assert_eq!(
+            receiver.recv().await.expect("received").as_deref(),
+            Some(message)
+        );
+    }
+    assert!(ends.dialer.bytes().sent - before < 10_000);
+    // What fits packed may be too long when it is unpacked.
+    sender.send_packed(&[7; 40_001]).await.expect("sent");
+    let refused = receiver.recv().await.expect_err("too long");
+    assert!(matches!(
+        refused,
+        LinkError::MessageTooLong {
+            announced: 40_001,
+            limit: 40_000
+        }
+    ));
+}
+
+async fn what_is_not_packed_as_it_says_is_refused(ends: Ends) {
+    for body in [&[][..], &[9, 0, 0], &[1, 0, 0, 0, b'x']] {
+        let (mut sender, mut receiver) = stream(&ends.dialer, &ends.listener, b"first").await;
+        let header = (body.len() as u32 | 1 << 31).to_le_bytes();
+        let message = [&header[..], body].concat();
+        sender.write_raw(&message).await.expect("written");
+        let refused = receiver.recv().await.expect_err("not packed");
+        assert!(matches!(refused, LinkError::NotUnpacked), "{refused}");
+    }
 }
 
 async fn a_message_cut_short_is_an_error(ends: Ends) {
