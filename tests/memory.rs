@@ -96,7 +96,7 @@ fn least() -> Vec<Frame> {
             Frame::Agreed(Gen(0), vec![row.clone(); ROWS_MAX * times]),
             Frame::Fetch(Gen(0), vec![item.clone(); BATCH_OPS_MAX * times]),
             Frame::Applied(Gen(0), vec![Outcome::Done; BATCH_OPS_MAX * times]),
-            Frame::Batch(batch, None),
+            Frame::Batch(batch.into(), None),
             Frame::Part(pack),
             Frame::Proof(Proof {
                 problems: vec![problem.clone(); PROBLEMS_MAX * times],

@@ -1,7 +1,7 @@
 //! The streams that the other machine opens: each begins with a frame that says what it is for.
 
-use link::{Connection, Receiver};
-use shared::transfer::Batch;
+use link::{Connection, LinkError, Receiver};
+use shared::transfer::SentBatch;
 use shared::wire::{BATCH_FRAME_BYTES_MAX, Frame};
 
 use crate::{Outbox, Takes};
@@ -10,7 +10,7 @@ use crate::{Outbox, Takes};
 const BEGINNING_BYTES_MAX: usize = 64;
 
 /// Who takes the batches that arrive with a stream.
-pub type Begun = dyn Fn(Batch, Option<u64>, Receiver) + Send + Sync;
+pub type Begun = dyn Fn(SentBatch, Option<u64>, Receiver) + Send + Sync;
 
 /// Hands the other machine's streams on, until the connection ends: content to the batches that wait
 /// for it, batches to `begun`. Without `begun` no batch may come. A stream that begins otherwise ends
@@ -33,7 +33,9 @@ pub async fn accept_streams(
         tokio::spawn(async move {
             let first = match stream.recv().await {
                 Ok(Some(first)) => Frame::decode(&first).map_err(|refused| refused.to_string()),
-                Err(error @ link::LinkError::MessageTooLong { .. }) => Err(error.to_string()),
+                Err(error @ (LinkError::MessageTooLong { .. } | LinkError::NotUnpacked)) => {
+                    Err(error.to_string())
+                }
                 // Given up before it began.
                 Ok(None) | Err(_) => return,
             };

@@ -26,7 +26,7 @@ use shared::merge::content_of;
 use shared::path::RelPath;
 use shared::transfer::{
     Batch, CHUNKS_LISTED_MAX, ChunkRun, DeltaBase, FILE_BYTES_MAX, Item, Need, Op, PART_BYTES_MAX,
-    PackedFile, Part, Piece, RUNS_MAX, Source, Trouble, TroubleKind, list_of,
+    PackedFile, Part, Piece, RUNS_MAX, SentBatch, Source, Trouble, TroubleKind, list_of,
 };
 use shared::tree::{Entry, Gen};
 
@@ -37,7 +37,7 @@ use crate::kept::new_id;
 use crate::root::Root;
 use crate::sqlite::guard;
 use crate::trouble::trouble;
-use crate::{Replica, delta, fingerprint, handle, read, utc_now, volume};
+use crate::{Replica, delta, fingerprint, handle, lock, read, utc_now, volume};
 use long::Long;
 
 /// Returns the name of a verified staged file.
@@ -135,6 +135,12 @@ pub struct Staged {
 }
 
 impl Replica {
+    /// Fills in what a batch does not say because this side has seen it.
+    pub fn resolve(&self, batch: SentBatch) -> Batch {
+        let seen = lock(&self.seen);
+        batch.resolve(|path| seen.row(path).map(|row| row.entry.clone()))
+    }
+
     /// Begins to stage a batch.
     pub fn take(self: &Arc<Self>, batch: &Batch) -> Taking {
         let now = utc_now();

@@ -316,7 +316,7 @@ impl EventLoop {
             };
             let mut stream = connection.open_stream(priority).await?;
             let items = crate::state::items(&batch);
-            let batch = Frame::Batch(batch, place).encode();
+            let batch = Frame::Batch(batch.into(), place).encode();
             stream.send_with_next(&batch).await?;
             carry::give(replica, items, stream).await
         };

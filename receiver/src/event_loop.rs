@@ -15,7 +15,7 @@ use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
 use link::{Backoff, Connection, Dialer, Fingerprint, Receiver as Stream, Traffic};
 use shared::control::{Event as Told, ProcessStatus, Request, Response};
-use shared::transfer::{Batch, Item};
+use shared::transfer::{Item, SentBatch};
 use shared::tree::Gen;
 use shared::utc::UtcMs;
 use shared::wire::Frame;
@@ -67,7 +67,7 @@ enum Input {
     Redial,
     /// From the connection with this number, with the room that it takes until it is handled.
     Frame(u64, Frame, Room),
-    Batch(u64, Batch, Option<u64>, Stream),
+    Batch(u64, SentBatch, Option<u64>, Stream),
     Ended(u64, String),
     Answered(Client, Response),
     Asked(Ask),
@@ -306,7 +306,8 @@ impl EventLoop {
         );
     }
 
-    fn take(&mut self, batch: Batch, place: Option<u64>, stream: Stream) {
+    fn take(&mut self, batch: SentBatch, place: Option<u64>, stream: Stream) {
+        let batch = self.jobs.replica().resolve(batch);
         if let Some(reason) = self.state.refuses(&batch) {
             return self.apply(Event::Violation(reason));
         }

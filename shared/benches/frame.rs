@@ -50,7 +50,7 @@ fn frame(name: &str) -> (Frame, usize) {
                 ops: (0..BATCH_OPS_MAX).map(edit).collect(),
                 settles: None,
             };
-            (Frame::Batch(batch, Some(1)), BATCH_OPS_MAX)
+            (Frame::Batch(batch.into(), Some(1)), BATCH_OPS_MAX)
         }
         "page_of_2_000_seen" => {
             let row = |number| (path(number), Sight::Is(entry(&number.to_string())));

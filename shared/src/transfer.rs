@@ -8,14 +8,16 @@
 
 mod edited;
 mod moved;
+mod sent;
 
 pub use edited::{
     BLOCKS_MAX, BlockCopy, BlockName, EDITED_CHUNKS_MAX, OLDS_MAX, Old, Piece, REGION_BYTES_MAX,
     blocks, list_of, name_of, pieces, unweave, weave,
 };
 pub use moved::{move_of, moved_ops};
+pub use sent::SentBatch;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::{Chunk, Manifest};
 use crate::delta::Form;
@@ -26,7 +28,7 @@ use crate::path::RelPath;
 use crate::tree::{Entry, Gen};
 
 /// Most operations in a batch.
-pub const BATCH_OPS_MAX: usize = 1000;
+pub const BATCH_OPS_MAX: usize = 4000;
 /// Most bytes of small content in a batch; long files are counted as their chunk lists.
 pub const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most chunks in one [`Part::Manifest`]; a longer list comes in several.
@@ -78,8 +80,7 @@ pub enum Source {
 }
 
 /// One change that a side carries out on its tree.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "OpArrived")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op {
     /// The path that changes.
     pub path: RelPath,
@@ -92,89 +93,6 @@ pub struct Op {
     /// Whether both sides agree on `make` once this operation is durable. False when the other
     /// side has to change too: then the base moves when both have.
     pub agrees: bool,
-}
-
-/// As [`Op`], with a source in which its own path does not stand a second time.
-#[derive(Deserialize)]
-struct OpArrived {
-    path: RelPath,
-    expect: Option<Entry>,
-    make: Option<Entry>,
-    from: SourceArrived,
-    agrees: bool,
-}
-
-#[derive(Deserialize)]
-enum SourceArrived {
-    Nothing,
-    There(Option<RelPath>),
-    Here(RelPath),
-    Merge { base: Option<Entry>, how: How },
-    Moved { from: RelPath, tree: SetHash },
-}
-
-#[derive(Serialize)]
-struct OpSent<'a> {
-    path: &'a RelPath,
-    expect: &'a Option<Entry>,
-    make: &'a Option<Entry>,
-    from: SourceSent<'a>,
-    agrees: bool,
-}
-
-#[derive(Serialize)]
-enum SourceSent<'a> {
-    Nothing,
-    There(Option<&'a RelPath>),
-    Here(&'a RelPath),
-    Merge { base: &'a Option<Entry>, how: How },
-    Moved { from: &'a RelPath, tree: SetHash },
-}
-
-impl Serialize for Op {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let from = match &self.from {
-            Source::Nothing => SourceSent::Nothing,
-            Source::There(path) => SourceSent::There((*path != self.path).then_some(path)),
-            Source::Here(path) => SourceSent::Here(path),
-            Source::Merge { base, how } => SourceSent::Merge { base, how: *how },
-            Source::Moved { from, tree } => SourceSent::Moved { from, tree: *tree },
-        };
-        OpSent {
-            path: &self.path,
-            expect: &self.expect,
-            make: &self.make,
-            from,
-            agrees: self.agrees,
-        }
-        .serialize(to)
-    }
-}
-
-impl From<OpArrived> for Op {
-    fn from(arrived: OpArrived) -> Self {
-        let OpArrived {
-            path,
-            expect,
-            make,
-            from,
-            agrees,
-        } = arrived;
-        let from = match from {
-            SourceArrived::Nothing => Source::Nothing,
-            SourceArrived::There(other) => Source::There(other.unwrap_or_else(|| path.clone())),
-            SourceArrived::Here(path) => Source::Here(path),
-            SourceArrived::Merge { base, how } => Source::Merge { base, how },
-            SourceArrived::Moved { from, tree } => Source::Moved { from, tree },
-        };
-        Self {
-            path,
-            expect,
-            make,
-            from,
-            agrees,
-        }
-    }
 }
 
 impl Op {
@@ -198,12 +116,11 @@ impl Op {
 }
 
 /// What one side carries out in one go, with one durability barrier.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Its number.
     pub number: Gen,
     /// In the order in which they take effect; at most [`BATCH_OPS_MAX`].
-    #[serde(deserialize_with = "limit::list::<_, _, BATCH_OPS_MAX>")]
     pub ops: Vec<Op>,
     /// The beginning of the set hash that both trees have when all of this is done, if nothing is left then:
     /// the proof that they are equal, told in advance.

@@ -19,7 +19,7 @@ use crate::ignore::RULES_BYTES_MAX;
 use crate::limit::{self, List, Text};
 use crate::path::RelPath;
 use crate::transfer::{
-    BATCH_OPS_MAX, Batch, ChunkRun, Item, Need, Op, Outcome, PART_BYTES_MAX, Part,
+    BATCH_OPS_MAX, ChunkRun, Item, Need, Op, Outcome, PART_BYTES_MAX, Part, SentBatch,
 };
 use crate::tree::{BaseRow, Entry, Gen, Sight};
 
@@ -181,7 +181,7 @@ pub enum Frame {
     Answer(u64, String),
     /// Batch stream, pusher to receiver, first: carry this out. Its parts follow. Batches with a
     /// place in the lane are applied in that order.
-    Batch(Batch, Option<u64>),
+    Batch(SentBatch, Option<u64>),
     /// Batch stream, receiver to pusher, first: the parts for [`Frame::Fetch`] follow.
     Contents(Gen),
     /// Batch stream: a piece of content.
@@ -341,7 +341,7 @@ frames! {
     16 "proof" Proof(proof: Proof),
     17 "ask" Ask(id: u64, request: Text<ASK_BYTES_MAX>),
     18 "answer" Answer(id: u64, response: Text<ANSWER_BYTES_MAX>),
-    19 "batch" Batch(batch: Batch, lane: Option<u64>),
+    19 "batch" Batch(batch: SentBatch, lane: Option<u64>),
     20 "contents" Contents(batch: Gen),
     21 "part" Part(part: Part),
     22 "chunks" Chunks(batch: Gen, index: u32),

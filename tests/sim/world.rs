@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use disk::Durable;
+use shared::path::RelPath;
 use shared::reconcile::Mode;
 use shared::safety::Limits;
+use shared::transfer::SentBatch;
 use shared::tree::Side;
 use shared::utc::UtcMs;
 
@@ -303,6 +305,9 @@ impl World {
             }
             Input::Batch(number, batch, place, stream) if process.linked == Some(number) => {
                 let resolved = process.machine.resolved();
+                let seen = &self.node(side).disk.seen;
+                let seen = |path: &RelPath| seen.row(path).map(|row| row.entry.clone());
+                let batch = SentBatch::from(batch).resolve(seen);
                 self.take(side, batch.clone(), (place, number), resolved, Some(number));
                 for link in &mut self.links {
                     for open in link.streams.iter_mut().filter(|open| open.id == stream) {

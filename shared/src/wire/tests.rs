@@ -16,7 +16,7 @@ use crate::delta::Form;
 use crate::hash::ContentHash;
 use crate::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
 use crate::transfer::{
-    BlockCopy, DeltaBase, Old, Op, PackedFile, Piece, Source, Trouble, TroubleKind, name_of,
+    Batch, BlockCopy, DeltaBase, Old, Op, PackedFile, Piece, Source, Trouble, TroubleKind, name_of,
 };
 use crate::tree::{Entry, Obstacle};
 
@@ -326,8 +326,8 @@ fn golden() -> Vec<Golden> {
         "proof" => Frame::Proof(proof()),
         "ask" => Frame::Ask(1, "{\"why\":\"notes/a.md\"}".into()),
         "answer" => Frame::Answer(1, "{\"paused\":true}".into()),
-        "batch" => Frame::Batch(batch(), Some(9)),
-        "batch-unordered" => Frame::Batch(Batch { number: Gen(43), ops: vec![], settles: Some(u64::MAX) }, None),
+        "batch" => Frame::Batch(batch().into(), Some(9)),
+        "batch-unordered" => Frame::Batch(Batch { number: Gen(43), ops: vec![], settles: Some(u64::MAX) }.into(), None),
         "contents" => Frame::Contents(Gen(42)),
         "part" => Frame::Part(Part::Pack {
             files: vec![

@@ -30,7 +30,7 @@ async fn pushed(
         ops,
         settles: None,
     };
-    let mut stream = peer.stream(&Frame::Batch(batch, None)).await;
+    let mut stream = peer.stream(&Frame::Batch(batch.into(), None)).await;
     for part in parts {
         let _ = stream.send(&Frame::Part(part.clone()).encode()).await;
     }
@@ -93,7 +93,11 @@ fn greetings(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             settles: None,
             ops,
         };
-        drop(peer.stream(&Frame::Batch(batch, None)).await.finish());
+        drop(
+            peer.stream(&Frame::Batch(batch.into(), None))
+                .await
+                .finish(),
+        );
         peer.refused().await
     });
     assert!(reason.contains("before the greeting"), "{reason}");
@@ -268,7 +272,11 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             settles: None,
             ops: vec![op("folder", Some(Entry::Dir), None)],
         };
-        drop(peer.stream(&Frame::Batch(replay, None)).await.finish());
+        drop(
+            peer.stream(&Frame::Batch(replay.into(), None))
+                .await
+                .finish(),
+        );
         let reason = peer.refused().await;
         assert!(reason.contains("older than what was agreed"), "{reason}");
         // Later, after another greeting, too.
@@ -278,7 +286,11 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             settles: None,
             ops: vec![op("folder", Some(Entry::Dir), None)],
         };
-        drop(peer.stream(&Frame::Batch(replay, None)).await.finish());
+        drop(
+            peer.stream(&Frame::Batch(replay.into(), None))
+                .await
+                .finish(),
+        );
         let reason = peer.refused().await;
         assert!(reason.contains("older than what was agreed"), "{reason}");
         let (mut peer, hello, _) = trap.greeted().await;
@@ -299,7 +311,10 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
                 settles: None,
                 ops: make("never/there"),
             };
-            let Some(stream) = peer.try_stream(&Frame::Batch(batch, Some(n * 1000))).await else {
+            let Some(stream) = peer
+                .try_stream(&Frame::Batch(batch.into(), Some(n * 1000)))
+                .await
+            else {
                 break;
             };
             drop(stream.finish());
@@ -316,7 +331,7 @@ fn replays(victim: &Victim, trap: &Trap, runtime: &Runtime) {
             settles: None,
             ops: make("far"),
         };
-        drop(peer.stream(&Frame::Batch(far, None)).await.finish());
+        drop(peer.stream(&Frame::Batch(far.into(), None)).await.finish());
         assert!(peer.refused().await.contains("far beyond"));
         let (mut peer, _, _) = trap.greeted().await;
         let row = BaseRow {
@@ -372,7 +387,7 @@ fn floods(victim: &Victim, trap: &Trap, runtime: &Runtime) {
                 settles: None,
                 ops,
             };
-            let Some(mut stream) = peer.try_stream(&Frame::Batch(batch, None)).await else {
+            let Some(mut stream) = peer.try_stream(&Frame::Batch(batch.into(), None)).await else {
                 break;
             };
             let part = Part::Pack {

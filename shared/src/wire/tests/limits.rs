@@ -4,7 +4,7 @@ use super::*;
 use crate::control::{CODE_BYTES_MAX, PROBLEMS_MAX};
 use crate::delta::Form;
 use crate::transfer::{
-    BLOCKS_MAX, MANIFEST_CHUNKS_MAX, OLDS_MAX, Old, RUNS_MAX, TEXT_BYTES_MAX, name_of,
+    BLOCKS_MAX, Batch, MANIFEST_CHUNKS_MAX, OLDS_MAX, Old, RUNS_MAX, TEXT_BYTES_MAX, name_of,
 };
 use crate::tree::LINK_BYTES_MAX;
 
@@ -104,7 +104,7 @@ fn lists() {
             settles: None,
             ops: vec![op(); n],
         };
-        Frame::Batch(batch, None)
+        Frame::Batch(batch.into(), None)
     });
     limited(RUNS_MAX, |n| {
         Frame::Need(Need {
@@ -239,6 +239,6 @@ fn the_frames_of_a_stream_have_their_own_limits() {
         settles: None,
         ops: vec![op; beyond],
     };
-    let bytes = Frame::Batch(batch, Some(u64::MAX)).encode().len();
+    let bytes = Frame::Batch(batch.into(), Some(u64::MAX)).encode().len();
     assert!((PAGE_BYTES_MAX / 2..=BATCH_FRAME_BYTES_MAX).contains(&bytes));
 }
