@@ -281,6 +281,12 @@ impl Replica {
         self.root.id
     }
 
+    /// Has what is known of the tree take less memory, after it has changed much. Looks and applies wait
+    /// meanwhile: 0.1 s for 500,000 files.
+    pub fn pack(&self) {
+        lock(&self.seen).pack();
+    }
+
     /// Returns where the root is, links resolved.
     pub fn root(&self) -> &Path {
         &self.root.path

@@ -66,7 +66,12 @@ pub(crate) struct Seen {
     looks: usize,
     /// How many looks have ever begun.
     begun: u64,
+    /// How many slots were written since the map was packed.
+    unpacked: usize,
 }
+
+/// So many slots make it worth to pack the map.
+const PACK_MIN: usize = 50_000;
 
 impl Seen {
     /// Starts from what was stored.
@@ -107,6 +112,15 @@ impl Seen {
     pub(crate) fn insert(&mut self, path: RelPath, slot: Slot) {
         self.unseen.remove(&path);
         self.slots.insert(path, slot);
+        self.unpacked += 1;
+    }
+
+    /// Packs the map, if that is worth it, as `shared::tree::Trees::pack`.
+    pub(crate) fn pack(&mut self) {
+        if self.unpacked >= PACK_MIN {
+            self.unpacked = 0;
+            self.slots = std::mem::take(&mut self.slots).into_iter().collect();
+        }
     }
 
     pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Slot> {

@@ -191,7 +191,10 @@ impl Round {
         let mut beside = vec![
             tokio::spawn(prune(Arc::clone(&opened.replica))),
             tokio::spawn(check_displaced(Arc::clone(&opened.replica))),
-            tokio::spawn(memory::give_back(told.subscribe())),
+            tokio::spawn(memory::give_back(
+                Arc::clone(&opened.replica),
+                told.subscribe(),
+            )),
         ];
         let root = opened.replica.root().display().to_string();
         info!(

@@ -3,8 +3,10 @@
 //! A first sync allocates on many threads, and what they free stays with the allocator, scattered. So
 //! there are few places to allocate from, and when the trees have become equal the rest is given back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use disk::Replica;
 use shared::control::{Event as Told, Happening};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::spawn_blocking;
@@ -26,13 +28,18 @@ pub(crate) use platform::few_arenas;
 const REST: Duration = Duration::from_secs(2);
 
 /// Gives memory back whenever the trees have become equal, until the events end.
-pub(crate) async fn give_back(mut told: Receiver<Told>) {
+pub(crate) async fn give_back(replica: Arc<Replica>, mut told: Receiver<Told>) {
     loop {
         match told.recv().await {
             Ok(event) if matches!(event.what, Happening::Settled { .. }) => {
                 sleep(REST).await;
+                let replica = Arc::clone(&replica);
+                let give_back = move || {
+                    replica.pack();
+                    platform::give_back();
+                };
                 // It ends by itself; a failure to start it costs memory alone.
-                let _ = spawn_blocking(platform::give_back).await;
+                let _ = spawn_blocking(give_back).await;
                 // What came meanwhile is covered.
                 told = told.resubscribe();
             }

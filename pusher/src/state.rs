@@ -751,6 +751,7 @@ impl Pusher {
             let view = self.trees.view(Side::Alpha);
             let (files, bytes) = (view.files(), view.bytes());
             self.tell(Happening::Settled { files, bytes });
+            self.trees.pack();
         }
         self.was_settled = settled;
         if settled {

@@ -290,7 +290,12 @@ pub struct Trees {
     /// [`Trees::mind_twins`].
     folded: BTreeMap<u64, u32>,
     minds_twins: bool,
+    /// How many rows were agreed on since the base was packed.
+    unpacked: usize,
 }
+
+/// So many rows make it worth to pack the base.
+const PACK_MIN: usize = 50_000;
 
 impl Trees {
     /// Starts from a stored base; both sides look like it until they are observed.
@@ -310,6 +315,7 @@ impl Trees {
             beta: view,
             folded: BTreeMap::new(),
             minds_twins: false,
+            unpacked: 0,
         }
     }
 
@@ -507,8 +513,18 @@ impl Trees {
             self.tombstones.insert((row.batch, path.clone()));
         }
         self.base.insert(path, row);
+        self.unpacked += 1;
         if let Some((path, stood)) = minded {
             self.count_folded(&path, stood);
+        }
+    }
+
+    /// Packs the base, if that is worth it: rows that come one by one leave it two thirds full, and scattered among
+    /// what was needed only until they had come. Call it when the trees have become equal.
+    pub fn pack(&mut self) {
+        if self.unpacked >= PACK_MIN {
+            self.unpacked = 0;
+            self.base = std::mem::take(&mut self.base).into_iter().collect();
         }
     }
 

@@ -200,6 +200,7 @@ impl Receiver {
             let view = self.trees.view(Side::Beta);
             let (files, bytes) = (view.files(), view.bytes());
             self.tell(Happening::Settled { files, bytes });
+            self.trees.pack();
         }
         self.was_settled = settled;
     }

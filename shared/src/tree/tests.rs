@@ -399,3 +399,26 @@ proptest! {
         prop_assert_eq!(alpha.apart(), beta.apart());
     }
 }
+
+#[test]
+fn packing_changes_nothing() {
+    let name = |n: usize| path(&format!("f{:06}", n * 7919 % PACK_MIN));
+    let mut trees = Trees::default();
+    for n in 0..PACK_MIN {
+        let row = BaseRow {
+            entry: Some(Entry::Dir),
+            batch: Gen(1),
+        };
+        trees.agree(name(n), row);
+    }
+    trees.observe(Side::Beta, name(3), Sight::Absent);
+    let before = trees.clone();
+    trees.pack();
+    assert_eq!(trees.unpacked, 0);
+    assert_eq!(trees.base(), before.base());
+    assert_eq!(trees.sight(Side::Beta, &name(3)), Sight::Absent);
+    assert_eq!(
+        trees.view(Side::Alpha).hash(),
+        before.view(Side::Alpha).hash()
+    );
+}
