@@ -106,6 +106,17 @@ impl Op {
         }
     }
 
+    /// Says whether it changes the exec bit of a file, and nothing else.
+    pub fn only_turns_bit(&self) -> bool {
+        let is_file = |entry: &&Entry| matches!(entry, Entry::File { .. });
+        match (self.expect.as_ref().filter(is_file), &self.make) {
+            (Some(old), Some(new @ Entry::File { .. })) => {
+                old != new && old.identity() == new.identity()
+            }
+            _ => false,
+        }
+    }
+
     /// Returns from where this operation moves what it makes, and the hash of that.
     pub fn moves(&self) -> Option<(&RelPath, SetHash)> {
         match &self.from {

@@ -31,7 +31,7 @@ pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
 pub const BATCH_FRAME_BYTES_MAX: usize = PAGE_BYTES_MAX + 64 * 1024;
 /// Largest frame on a stream of content, in bytes: a part with the list of its files. Many streams
 /// arrive at one time, so that this times their number is memory.
-pub const PART_FRAME_BYTES_MAX: usize = PART_BYTES_MAX + 64 * 1024;
+pub const PART_FRAME_BYTES_MAX: usize = PART_BYTES_MAX + 128 * 1024;
 /// Most rows in one frame; longer lists come in several frames ([`pages`]).
 pub const ROWS_MAX: usize = 2000;
 /// Most bytes of rows in one frame, save for a last row that goes beyond.

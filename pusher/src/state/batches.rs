@@ -540,6 +540,10 @@ impl Pusher {
                 (true, Side::Alpha) if done => stored.push(row),
                 // Applying it made the row durable there.
                 (true, Side::Beta) if done => commit.rows.push(row),
+                // Both have it now, and nobody has made the content durable: that comes when it is found equal.
+                (false, _) if last_and_all_done && op.only_turns_bit() => {
+                    self.due.insert(op.path.clone());
+                }
                 (false, _) if last_and_all_done => {
                     commit.announce.push(row.clone());
                     commit.rows.push(row);

@@ -481,8 +481,10 @@ impl Walk<'_> {
                 changes.push((side, op(path, Some(old), Some(new), from)));
             }
         }
-        // Each side keeps its own bit: they never become equal, so no change settles the path.
-        let agrees = changes.len() == 1 && exec.is_some();
+        // Each side keeps its own bit: they never become equal, so no change settles the path. And a bit that
+        // is turned settles nothing about a content that was never agreed on: who wrote it has not made it durable.
+        let settles = |op: &Op| !op.only_turns_bit() || is_agreed(self.trees, op);
+        let agrees = exec.is_some() && matches!(&changes[..], [(_, op)] if settles(op));
         if exec.is_none() {
             self.plan.untracked.push(path.clone());
             let pushers = self.trees.sight(Side::Alpha, path).entry().cloned();
@@ -585,6 +587,12 @@ fn merge_op(
         agrees: false,
         ..op(path, Some(alpha.clone()), Some(beta.clone()), from)
     })
+}
+
+/// Says whether the content that an operation leaves is the one that was agreed on.
+fn is_agreed(trees: &Trees, op: &Op) -> bool {
+    let agreed = trees.agreed(&op.path).map(Entry::identity);
+    agreed.is_some() && agreed == op.make.as_ref().map(Entry::identity)
 }
 
 /// Makes an operation after which both sides agree.
