@@ -428,3 +428,21 @@ fn content_is_taken_from_where_it_is() {
         ]
     );
 }
+
+#[test]
+fn a_bit_that_is_turned_settles_only_a_content_that_was_agreed_on() {
+    let check = |base: &str, alpha: &str, beta: &str, agrees: bool| {
+        let plan = plan_of(&trees(base, alpha, beta), Side::Alpha);
+        let ops: Vec<(bool, bool)> = plan
+            .ops
+            .iter()
+            .map(|(_, op)| (op.only_turns_bit(), op.agrees))
+            .collect();
+        assert_eq!(ops, [(true, agrees)], "{base} | {alpha} | {beta}");
+    };
+    check("a:1", "a:1*", "a:1", true);
+    check("a:1*", "a:1*", "a:1", true);
+    // Both made it at the same time, or changed it to the same, and one of them to be executed.
+    check(".", "a:1*", "a:1", false);
+    check("a:1", "a:2*", "a:2", false);
+}
