@@ -65,21 +65,6 @@ enum SentSource {
 }
 
 impl SentBatch {
-    /// Returns its number.
-    pub fn number(&self) -> Gen {
-        self.number
-    }
-
-    /// Says how many operations it has.
-    pub fn len(&self) -> usize {
-        self.ops.len()
-    }
-
-    /// Says whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
     /// Returns the batch, with what is not said from what the taker has seen at each path.
     pub fn resolve(self, seen: impl Fn(&RelPath) -> Option<Entry>) -> Batch {
         let Self {
