@@ -309,7 +309,7 @@ impl Replica {
     }
 
     /// Copies a committed state into the store, under the hash of its content.
-    fn make_snapshot(
+    pub(super) fn make_snapshot(
         &self,
         dir: impl AsFd,
         path: &RelPath,
@@ -322,14 +322,16 @@ impl Replica {
         let made = (|| {
             let from = self.root.path.join(path.as_str());
             let to = self.root.private_path(crate::root::SNAPSHOTS).join(&name);
-            let was_open = log_is_open(&dir, path.name());
+            let log = || handle::stat_at(&dir, wal_of(path.name())).ok().flatten();
+            let (was_open, had_log) = (log_is_open(&dir, path.name()), log().is_some());
             copy(&from, &to, &file, stop, || self.snapshots.copied())?;
             if !is_still_there(dir.as_fd(), path.name(), &from, stat) {
                 return Err(NoSnapshot::Locked);
             }
-            let wal = handle::stat_at(&dir, wal_of(path.name())).ok().flatten();
-            // An empty one is there because the last program closed it just before it was opened here.
-            let is_left = wal.is_some_and(|wal| was_open || fingerprint::len(&wal) == 0);
+            // An empty one is there because the last program closed it just before it was opened here; one that
+            // was not there before, because a program opened it and closed it meanwhile.
+            let is_left =
+                log().is_some_and(|wal| was_open || !had_log || fingerprint::len(&wal) == 0);
             if is_left && !log_is_open(&dir, path.name()) {
                 finish_close(&from)?;
             }

@@ -323,6 +323,31 @@ fn a_program_that_closes_it_meanwhile_leaves_no_log() {
 }
 
 #[test]
+fn a_program_that_opens_and_closes_it_meanwhile_leaves_no_log() {
+    let bench = Bench::new();
+    let mut program = Program::open(&bench, "x");
+    program.does(&format!("{WAL} {TABLE} INSERT INTO t VALUES (1, 'one')"));
+    program.close();
+    assert!(!bench.at("x-wal").exists());
+    let mut program = Program::open(&bench, "x");
+    *lock(&bench.replica.snapshots.meanwhile) = Some(Box::new(move || {
+        program.does("INSERT INTO t VALUES (2, 'two')");
+        program.close();
+    }));
+    let dir = &bench.replica.root;
+    let stat = crate::handle::stat_at(dir, "x").expect("it can be asked");
+    bench
+        .replica
+        .make_snapshot(dir, &path("x"), &stat.expect("it is there"), &false.into())
+        .expect("a snapshot");
+    assert!(!bench.at("x-wal").exists() && !bench.at("x-shm").exists());
+    assert_eq!(
+        rows(&fs::read(bench.at("x")).expect("read")),
+        ["one", "two"]
+    );
+}
+
+#[test]
 fn a_writer_that_rolls_back_is_read_between_its_transactions() {
     let bench = Bench::new();
     let mut program = Program::open(&bench, "x");
