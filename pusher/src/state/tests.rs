@@ -644,6 +644,30 @@ fn that_the_last_batch_makes_the_trees_equal_is_told_with_it() {
 }
 
 #[test]
+fn many_rows_that_the_receiver_has_are_not_told_to_it_again() {
+    let (few, many) = (ROWS_TOLD_AGAIN_MAX - 1, ROWS_TOLD_AGAIN_MAX);
+    for (count, stored) in [(few, false), (many, true)] {
+        let names: Vec<String> = (0..count).map(|number| format!("{number:04}")).collect();
+        let base: Vec<_> = names.iter().map(|name| (name.as_str(), "1", 1)).collect();
+        let seen: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let mut bench = Bench::new(&base, &seen);
+        let before: Vec<_> = names
+            .iter()
+            .map(|name| (path(name), Sight::Is(file("1"))))
+            .collect();
+        bench.swept().greeted(vec![], vec![], hash_of(&before));
+        let mut notes = bench.done.iter().filter_map(|action| match action {
+            Action::Commit { rows, notes, .. } if rows.is_empty() => Some(notes),
+            _ => None,
+        });
+        let resolved = notes.next().map(|notes| notes.resolved >= Gen(1));
+        assert_eq!(resolved, stored.then_some(true), "{count} rows");
+        assert!(notes.next().is_none(), "once");
+        assert!(bench.pusher.was_settled, "nothing waits for it");
+    }
+}
+
+#[test]
 fn of_a_batch_that_leaves_something_nothing_is_told_in_advance() {
     let mut bench = Bench::new(&[("a", "1", 1), ("b", "1", 1)], &[("a", "1"), ("b", "1")]);
     let before = [
