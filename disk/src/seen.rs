@@ -88,9 +88,14 @@ impl Seen {
             }
         };
         let slots: BTreeMap<_, _> = rows.into_iter().map(slot).collect();
+        let mut standing = slots.keys().peekable();
+        let mut is_seen = |path: &RelPath| {
+            while standing.next_if(|other| *other < path).is_some() {}
+            standing.next_if_eq(&path).is_some()
+        };
         let unseen = base
             .iter()
-            .filter(|(path, row)| row.entry.is_some() && !slots.contains_key(*path))
+            .filter(|(path, row)| !is_seen(path) && row.entry.is_some())
             .map(|(path, _)| path.clone())
             .chain(rotten.iter().cloned())
             .collect();
@@ -335,11 +340,14 @@ pub(crate) struct Children {
 /// Takes out stored rows that lie in no stored directory, as a crash may leave them: no look would
 /// come by there. `rows` are in order.
 pub(crate) fn drop_orphans(rows: &mut Vec<(RelPath, SeenRow)>) {
-    let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
+    // The stored directories that the row lies in, from the top.
+    let mut dirs: Vec<RelPath> = Vec::new();
     rows.retain(|(path, row)| {
-        let stays = path.parent().is_none_or(|parent| dirs.contains(&parent));
+        while dirs.pop_if(|dir| !path.is_below(dir)).is_some() {}
+        let parent = path.as_str().rsplit_once('/').map(|(parent, _)| parent);
+        let stays = parent == dirs.last().map(RelPath::as_str);
         if stays && row.entry.is_dir() {
-            dirs.insert(path.clone());
+            dirs.push(path.clone());
         }
         stays
     });

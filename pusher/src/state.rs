@@ -225,16 +225,8 @@ pub struct Pusher {
 impl Pusher {
     /// Starts from what the disk has stored.
     pub fn new(setup: Setup, stored: Stored, looks: Looks, now: Instant, utc: UtcMs) -> Self {
-        let mut trees = Trees::new(stored.base);
-        let known: Vec<RelPath> = trees.base().keys().cloned().collect();
-        let seen: BTreeMap<RelPath, Entry> = stored.seen_known.into_iter().collect();
         // What the disk knew last is taken for true until the first sweep corrects it.
-        for path in known.into_iter().filter(|path| !seen.contains_key(path)) {
-            trees.observe(Side::Alpha, path, Sight::Absent);
-        }
-        for (path, entry) in seen {
-            trees.observe(Side::Alpha, path, Sight::Is(entry));
-        }
+        let trees = Trees::resume(stored.base, Side::Alpha, stored.seen_known);
         let last_batch = trees
             .base()
             .values()

@@ -319,6 +319,29 @@ impl Trees {
         }
     }
 
+    /// Starts from a stored base and what one side saw last, in order; the other side looks like the base.
+    pub fn resume(base: Base, side: Side, seen: Vec<(RelPath, Entry)>) -> Self {
+        debug_assert!(seen.is_sorted_by(|(a, _), (b, _)| a < b), "it is in order");
+        // Nearly all is as it was agreed on, so the two are walked side by side.
+        let mut differences = Vec::new();
+        let mut agreed = base.iter().peekable();
+        for (path, entry) in seen {
+            while let Some((gone, _)) = agreed.next_if(|(other, _)| **other < path) {
+                differences.push((gone.clone(), Sight::Absent));
+            }
+            let same = agreed.next_if(|(other, _)| **other == path);
+            if same.is_none_or(|(_, row)| row.entry.as_ref() != Some(&entry)) {
+                differences.push((path, Sight::Is(entry)));
+            }
+        }
+        differences.extend(agreed.map(|(gone, _)| (gone.clone(), Sight::Absent)));
+        let mut trees = Self::new(base);
+        for (path, sight) in differences {
+            trees.observe(side, path, sight);
+        }
+        trees
+    }
+
     /// Begins to mind which names a volume that folds case or normalization would not tell apart.
     pub fn mind_twins(&mut self) {
         if self.minds_twins {

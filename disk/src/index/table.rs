@@ -50,22 +50,27 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
     // An index of the time before stamps has none.
     let stamp = get(&notes, STAMP)?.unwrap_or(0);
     let notes = get(&notes, SIDES)?.ok_or("it has no notes")?;
-    let mut base = Vec::new();
+    let mut base: Vec<(RelPath, BaseRow)> = Vec::new();
     for row in txn.open_table(BASE).map_err(text)?.iter().map_err(text)? {
         let (path, row) = row.map_err(text)?;
-        base.push((parse(path.value())?, decode::<BaseRow>(row.value())?));
+        base.push((parse(path.value())?, decode(row.value())?));
     }
-    let base: Base = base.into_iter().collect();
     let mut seen = Vec::new();
+    // Both tables are in one order, and a path has one text in memory for both its rows.
+    let mut known = base.iter().map(|(path, _)| path).peekable();
     for row in txn.open_table(SEEN).map_err(text)?.iter().map_err(text)? {
         let (path, row) = row.map_err(text)?;
-        let path = parse(path.value())?;
-        // One text in memory for both rows of a path.
-        let path = base
-            .get_key_value(&path)
-            .map_or(path, |(known, _)| known.clone());
+        while known
+            .next_if(|other| other.as_str() < path.value())
+            .is_some()
+        {}
+        let path = match known.next_if(|other| other.as_str() == path.value()) {
+            Some(known) => known.clone(),
+            None => parse(path.value())?,
+        };
         seen.push((path, decode::<SeenRow>(row.value())?));
     }
+    let base: Base = base.into_iter().collect();
     seen.sort_unstable_by(|(a, _): &(RelPath, SeenRow), (b, _)| a.cmp(b));
     let mut rotten = HashSet::new();
     match txn.open_table(ROTTEN) {

@@ -49,15 +49,17 @@ impl Bench {
             peer_address: "127.0.0.1:1".into(),
             interval: Duration::from_secs(30),
         };
+        let mut seen_known: Vec<_> = seen
+            .iter()
+            .map(|(p, content)| (path(p), file(content)))
+            .collect();
+        seen_known.sort_by(|(a, _), (b, _)| a.cmp(b));
         let stored = Stored {
             base: base
                 .iter()
                 .map(|(p, content, batch)| (path(p), row(content, *batch)))
                 .collect(),
-            seen_known: seen
-                .iter()
-                .map(|(p, content)| (path(p), file(content)))
-                .collect(),
+            seen_known,
             index: OURS,
             index_is_new: false,
             notes: Notes {

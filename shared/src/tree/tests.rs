@@ -398,6 +398,24 @@ proptest! {
         prop_assert_eq!(alpha.hash(), beta.hash());
         prop_assert_eq!(alpha.apart(), beta.apart());
     }
+
+    #[test]
+    fn what_was_seen_last_is_seen_again(
+        base in prop::collection::btree_map(name(), some_row(), 0..10),
+        seen in prop::collection::btree_map(name(), entry(), 0..10),
+        side in prop::sample::select(&SIDES[..]),
+    ) {
+        let mut observed = Trees::new(base.clone());
+        for path in base.keys().chain(seen.keys()) {
+            let sight = Sight::from(seen.get(path).cloned());
+            observed.observe(side, path.clone(), sight);
+        }
+        let resumed = Trees::resume(base, side, seen.into_iter().collect());
+        for side in SIDES {
+            prop_assert_eq!(apart(&resumed, side), apart(&observed, side));
+            prop_assert_eq!(resumed.view(side).hash(), observed.view(side).hash());
+        }
+    }
 }
 
 #[test]
