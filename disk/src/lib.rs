@@ -116,7 +116,7 @@ pub type Sink = Box<dyn Fn(Report) + Send + Sync>;
 pub struct Stored {
     /// What both sides agreed on.
     pub base: Base,
-    /// What was seen last time: to be taken as observed until the first look of the whole tree has
+    /// What was seen last time, in order: to be taken as observed until the first look of the whole tree has
     /// corrected it. That look also says what became of the rows of `base` that are not in here.
     pub seen_known: Vec<(RelPath, Entry)>,
     /// The identity of the index.
@@ -167,16 +167,32 @@ struct CurrentRules {
     are_new: bool,
 }
 
-impl Replica {
-    /// Opens a root: locks it, checks its marker, ends what a crash left half done, and loads the
-    /// index.
+/// A root that is locked, and has its private folder, but is not loaded yet: it can be watched meanwhile.
+pub struct Locked(Root);
+
+impl Locked {
+    /// Locks a root and checks its marker.
     ///
     /// `expected` is the replica that the root must be. `None` makes it a new one with an empty index;
     /// a marker of the past is replaced, since without its base nothing can be taken for deleted.
-    /// `node` is the name under which versions are kept here.
     ///
     /// # Errors
     /// [`OpenRefused`]; then nothing was changed in the tree.
+    pub fn lock(root: &Path, expected: Option<ReplicaId>) -> Result<Self, OpenRefused> {
+        Root::open(root, expected).map(Self)
+    }
+
+    /// Returns where the root is, links resolved.
+    pub fn root(&self) -> &Path {
+        &self.0.path
+    }
+}
+
+impl Replica {
+    /// [`Locked::lock`] and [`Replica::load`] in one.
+    ///
+    /// # Errors
+    /// Theirs.
     pub fn open(
         places: &Places,
         expected: Option<ReplicaId>,
@@ -185,8 +201,26 @@ impl Replica {
         limits: KeptLimits,
         sink: Sink,
     ) -> Result<(Self, Stored), OpenRefused> {
-        let root = Arc::new(Root::open(&places.root, expected)?);
-        let (index, mut loaded) = Index::open(&places.state, &root)?;
+        let locked = Locked::lock(&places.root, expected)?;
+        Self::load(locked, &places.state, rules, node, limits, sink)
+    }
+
+    /// Ends what a crash left half done in a root, and loads its index from `state`.
+    ///
+    /// `node` is the name under which versions are kept here.
+    ///
+    /// # Errors
+    /// [`OpenRefused`]; then nothing was changed in the tree.
+    pub fn load(
+        locked: Locked,
+        state: &Path,
+        rules: Rules,
+        node: &str,
+        limits: KeptLimits,
+        sink: Sink,
+    ) -> Result<(Self, Stored), OpenRefused> {
+        let root = Arc::new(locked.0);
+        let (index, mut loaded) = Index::open(state, &root)?;
         let not_writable = |path: PathBuf| move |source| OpenRefused::NotWritable { path, source };
         let kept =
             Kept::open(&root, node, limits).map_err(not_writable(root.private_path("kept")))?;

@@ -10,7 +10,7 @@ use config::{Home, Secrets, Settings};
 use disk::looks::Looks;
 use disk::quiet::Quiet;
 use disk::watch::{Hint, Watcher};
-use disk::{KeptLimits, Places, Replica, ReplicaId, Report, Stored};
+use disk::{KeptLimits, Locked, Replica, ReplicaId, Report, Stored};
 use link::Identity;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -79,10 +79,6 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
     }
     let (reporter, reports) = mpsc::unbounded_channel();
     let sink = Box::new(move |report| drop(reporter.send(report)));
-    let places = Places {
-        root: settings.node.root.clone(),
-        state,
-    };
     let expected = expected_replica(home)?;
     let limits = KeptLimits {
         age: settings.kept.age,
@@ -90,14 +86,19 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
         tree_percent: settings.kept.tree_percent,
         age_min: settings.kept.age_min,
     };
-    let (replica, stored) = Replica::open(
-        &places,
-        expected,
-        Rules::default(),
-        &settings.node.name,
-        limits,
-        sink,
-    )?;
+    let locked = Locked::lock(&settings.node.root, expected)?;
+    let (hinter, hints) = mpsc::unbounded_channel();
+    let root = locked.root().to_owned();
+    let (watcher, loaded) = std::thread::scope(|scope| {
+        // What the rules ignore makes hints until they are known, and no more.
+        let watch = || Watcher::start(&root, Rules::default(), move |hint| drop(hinter.send(hint)));
+        let watcher = scope.spawn(watch);
+        let name = &settings.node.name;
+        let loaded = Replica::load(locked, &state, Rules::default(), name, limits, sink);
+        (watcher.join(), loaded)
+    });
+    let (replica, stored) = loaded?;
+    let watcher = watcher.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     if expected.is_none() {
         let note = RootNote {
             replica: replica.id().to_string(),
@@ -108,8 +109,7 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
     // Rules that were agreed once have been parsed once.
     let rules = Rules::parse(&stored.notes.ignore).unwrap_or_default();
     replica.set_rules(rules.clone());
-    let (hinter, hints) = mpsc::unbounded_channel();
-    let watcher = Watcher::start(replica.root(), rules, move |hint| drop(hinter.send(hint)));
+    watcher.set_rules(rules);
     let looks = Looks::new(
         Quiet::new(settings.sync.debounce),
         settings.sync.interval,
