@@ -28,6 +28,8 @@ pub enum Done {
         /// Paths to look at again; or why the root cannot be looked at.
         result: Result<Vec<RelPath>, String>,
     },
+    /// These were read too soon after they had been written. It comes before the end of the look.
+    Racy(Vec<RelPath>),
     /// Base rows are durable.
     Committed(Gen),
     /// The disk cannot be used.
@@ -94,18 +96,23 @@ impl Jobs {
         spawn_blocking(move || {
             let sweep = look.is_sweep();
             let _span = info_span!("look", sweep).entered();
-            if let Look::Reread { .. } = look {
+            if let Look::Reread { .. } | Look::Racy(_) = look {
                 // Nobody waits for it. What it finds is reported as observed, and a root that cannot
                 // be looked at is the next sweep's matter.
                 if let Err(error) = jobs.replica.look(&look, &jobs.stop) {
-                    debug!(%error, "files that did not change were not read again");
+                    debug!(%error, "files were not read again");
                 }
                 return;
             }
             let result = jobs
                 .replica
                 .look(&look, &jobs.stop)
-                .map(|looked| looked.again)
+                .map(|looked| {
+                    if !looked.racy.is_empty() {
+                        jobs.done(Done::Racy(looked.racy));
+                    }
+                    looked.again
+                })
                 .map_err(|error| error.to_string());
             jobs.done(Done::Looked { sweep, result });
         });

@@ -10,6 +10,9 @@ use shared::tree::Entry;
 /// change of that time, since clocks of file systems are coarse. It is *racily clean* (Git's word).
 const RACY_NS: i64 = 2_000_000_000;
 
+/// After this time a file that was just written, and is left alone, can be read for good.
+pub(crate) const RACY_WAIT: Duration = Duration::from_nanos(RACY_NS as u64 + 100_000_000);
+
 /// What the file system says about a file. While it stays the same, so does the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {

@@ -43,6 +43,10 @@ pub enum Look {
     All,
     /// What lies at these paths: hints, of which each is worth a look and none is believed.
     Paths(Vec<RelPath>),
+    /// Files that were read so soon after they had been written that they may have changed since without
+    /// a trace. Until they are read again, nothing of what is known about them can be relied on: that
+    /// they are what was renamed, or what is about to be replaced.
+    Racy(Vec<RelPath>),
     /// The next files of which nothing says that they changed, as many as are due `span` after the last
     /// time, when the whole tree is read once a day.
     Reread {
@@ -65,6 +69,8 @@ impl Look {
 pub struct Looked {
     /// Paths that could not be judged, because they kept changing: worth another look soon.
     pub again: Vec<RelPath>,
+    /// Files that were read too soon after they had been written: worth a [`Look::Racy`].
+    pub racy: Vec<RelPath>,
     /// How many files were looked at.
     pub files: u64,
     /// How many bytes were read.
@@ -109,6 +115,8 @@ pub(crate) type Forgetful = Box<dyn FnMut(&mut Vec<Box<[u8]>>) + Send>;
 pub(crate) struct Open {
     /// Worth another look.
     pub(crate) again: BTreeSet<RelPath>,
+    /// Files that were read so soon after they had been written that they have to be read again.
+    pub(crate) racy: Vec<RelPath>,
     /// Those of them about which nothing at all was told.
     pub(crate) unknown: BTreeSet<RelPath>,
     /// Files that rot.
@@ -148,7 +156,7 @@ impl Replica {
                 let has_seen = !lock(&self.seen).is_empty();
                 pass.expect_renames(has_seen)
             }
-            Look::Paths(paths) => {
+            Look::Paths(paths) | Look::Racy(paths) => {
                 let seen = lock(&self.seen);
                 pass.expect_renames(paths.iter().any(|path| seen.row(path).is_some()))
             }
@@ -168,7 +176,7 @@ impl Replica {
                     self.pool.scope(|scope| pass.some(scope, one));
                 }
             }
-            Look::Paths(paths) => {
+            Look::Paths(paths) | Look::Racy(paths) => {
                 let targets = self.targets(paths, &rules);
                 self.pool.scope(|scope| pass.some(scope, targets));
             }
@@ -200,6 +208,7 @@ impl Replica {
         );
         Ok(Looked {
             again: open.again.into_iter().collect(),
+            racy: open.racy,
             files: outcome.files,
             bytes_hashed: outcome.bytes,
             complete,
@@ -274,6 +283,9 @@ impl Replica {
             {
                 open.unknown(finding.path);
                 continue;
+            }
+            if matches!(&finding.found, Found::Row(row, _) if row.racy) {
+                open.racy.push(path.clone());
             }
             match finding.found {
                 // It was read again, and is as it was.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use shared::path::RelPath;
 
+use crate::fingerprint::RACY_WAIT;
 use crate::look::Look;
 use crate::quiet::Quiet;
 
@@ -16,6 +17,10 @@ const PATH_LOOKS_MAX: usize = 3;
 /// Wait before a path is looked at again that changed while it was looked at, and before it is once more.
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Most files that are remembered because they were read too soon.
+const RACY_MAX: usize = 5_000;
+/// Pause between two looks at such files.
+const RACY_PAUSE: Duration = Duration::from_secs(1);
 /// Wait before a sweep that failed is tried again when somebody waits for it.
 const FAILED_WAIT: Duration = Duration::from_secs(1);
 /// The share of one core that sweeps may take while the event stream is whole, as 1/n.
@@ -50,6 +55,10 @@ pub struct Looks {
     reread: Instant,
     /// Whether that may go on.
     reread_due: bool,
+    /// Files that were read too soon, and when they can be read for good.
+    racy: BTreeMap<RelPath, Instant>,
+    /// When the next of them are read.
+    racy_next: Option<Instant>,
     path_looks: usize,
     last_id: LookId,
     swept: bool,
@@ -79,6 +88,8 @@ impl Looks {
             sweeping: None,
             reread: now,
             reread_due: false,
+            racy: BTreeMap::new(),
+            racy_next: None,
             path_looks: 0,
             last_id: 0,
             swept: false,
@@ -118,7 +129,19 @@ impl Looks {
         self.ask_sweep()
     }
 
-    /// Returns the next look to start. The end of a [`Look::Reread`] is told to nobody. Call until it returns `None`.
+    /// Takes files that were read too soon after they were written. Nothing waits for them, and more than a
+    /// few thousand are left to the next sweep.
+    pub fn racy(&mut self, paths: Vec<RelPath>, now: Instant) {
+        let due = now + RACY_WAIT;
+        for path in paths {
+            if self.racy.len() < RACY_MAX || self.racy.contains_key(&path) {
+                self.racy.insert(path, due);
+                self.racy_next.get_or_insert(due);
+            }
+        }
+    }
+
+    /// Returns the next look to start. The end of a [`Look::Reread`] or [`Look::Racy`] is told to nobody. Call until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Look> {
         if self.quiet.overflowed() {
             self.sweep();
@@ -152,10 +175,19 @@ impl Looks {
             self.again_next = self.again.values().min().copied();
         }
         if paths.is_empty() {
-            return None;
+            return self.poll_racy(now);
         }
         self.path_looks += 1;
         Some(Look::Paths(paths))
+    }
+
+    fn poll_racy(&mut self, now: Instant) -> Option<Look> {
+        self.racy_next.take_if(|next| *next <= now)?;
+        let due = self.racy.extract_if(.., |_, due| *due <= now);
+        let due: Vec<RelPath> = due.map(|(path, _)| path).collect();
+        let next = self.racy.values().min().copied();
+        self.racy_next = next.map(|next| next.max(now + RACY_PAUSE));
+        (!due.is_empty()).then_some(Look::Racy(due))
     }
 
     /// Takes the end of a look at single paths.
@@ -204,7 +236,7 @@ impl Looks {
             .is_none()
             .then(|| asked.map_or(self.next_sweep, |at| at.min(self.next_sweep)));
         let paths = if self.path_looks < PATH_LOOKS_MAX {
-            [self.quiet.next(), self.again_next]
+            [self.quiet.next(), self.again_next, self.racy_next]
                 .into_iter()
                 .flatten()
                 .min()

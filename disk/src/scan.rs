@@ -544,7 +544,8 @@ impl<'a> Pass<'a> {
                 self.flush();
             }
             let mut seen = reader.see(dir, path.name(), self.replica.root.device, self.stop);
-            if let Ok(Reading::Live) = seen {
+            let is_live = matches!(seen, Ok(Reading::Live));
+            if is_live {
                 seen = self.replica.see_database(dir, &path, self.stop);
             } else {
                 self.replica.snapshots.rests(&path);
@@ -558,7 +559,9 @@ impl<'a> Pass<'a> {
             }
             match seen {
                 // A live database is looked at each time, and most times nothing was committed.
-                Ok(Reading::Read(row, _)) if before.as_ref().and_then(Slot::row) == Some(&row) => {}
+                Ok(Reading::Read(row, _))
+                    if (is_live || !row.racy)
+                        && before.as_ref().and_then(Slot::row) == Some(&row) => {}
                 Ok(Reading::Read(row, manifest)) => {
                     let found = Found::Row(row, manifest);
                     self.push(Finding {
@@ -703,6 +706,7 @@ impl<'a> Pass<'a> {
         let mut all = lock(&self.open);
         all.again.extend(open.again);
         all.unknown.extend(open.unknown);
+        all.racy.extend(open.racy);
         all.rotten.extend(open.rotten);
     }
 

@@ -88,6 +88,8 @@ pub enum Event {
     Observed(Vec<(RelPath, Sight)>),
     /// A batch was applied to this side's tree; its agreed rows are durable.
     Applied(Gen, Vec<Outcome>),
+    /// These files were read too soon after they had been written.
+    Racy(Vec<RelPath>),
     /// A sweep or a look at paths ended.
     Looked {
         /// Whether it was a sweep.
@@ -292,6 +294,7 @@ impl Pusher {
         match event {
             Event::Observed(rows) => self.observed(Side::Alpha, rows),
             Event::Applied(batch, outcomes) => self.applied(Side::Alpha, batch, outcomes),
+            Event::Racy(paths) => self.looks.racy(paths, self.now),
             Event::Looked { sweep, result } => self.looked(sweep, result),
             Event::Committed(batch) => self.committed(batch),
             Event::DiskFailed(text) => self.halt(

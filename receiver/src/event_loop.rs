@@ -532,6 +532,7 @@ impl From<Done> for Event {
         match done {
             Done::Observed(rows) => Self::Observed(rows),
             Done::Moved(path) => Self::Hint(Hint::Path(path)),
+            Done::Racy(paths) => Self::Racy(paths),
             Done::Applied(batch, outcomes) => Self::Applied(batch, outcomes),
             Done::Looked { sweep, result } => Self::Looked { sweep, result },
             Done::Committed(batch) => Self::Committed(batch),

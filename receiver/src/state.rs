@@ -70,6 +70,8 @@ pub enum Event {
     Observed(Vec<(RelPath, Sight)>),
     /// A batch was applied to this side's tree; its agreed rows are durable.
     Applied(Gen, Vec<Outcome>),
+    /// These files were read too soon after they had been written.
+    Racy(Vec<RelPath>),
     /// A sweep or a look at paths ended.
     Looked {
         /// Whether it was a sweep.
@@ -255,6 +257,7 @@ impl Receiver {
         match event {
             Event::Observed(rows) => self.observed(&rows),
             Event::Applied(batch, outcomes) => self.applied(batch, outcomes),
+            Event::Racy(paths) => self.looks.racy(paths, self.now),
             Event::Looked { sweep, result } => self.looked(sweep, result),
             Event::Committed(batch) => self.committed(batch),
             Event::DiskFailed(text) => self.halt(

@@ -86,7 +86,9 @@ impl LookJob {
                 before: None,
                 whole: true,
             }],
-            Look::Paths(paths) => paths.iter().cloned().map(Visit::One).collect(),
+            Look::Paths(paths) | Look::Racy(paths) => {
+                paths.iter().cloned().map(Visit::One).collect()
+            }
         };
         Self {
             sweep: look.is_sweep(),

@@ -196,7 +196,7 @@ fn of_alpha(action: alpha::Action) -> Option<Does> {
     use alpha::{Action, Client};
     Some(match action {
         // Nothing rots here.
-        Action::Look(Look::Reread { .. }) => return None,
+        Action::Look(Look::Reread { .. } | Look::Racy(_)) => return None,
         Action::Look(look) => Does::Look(look),
         Action::Send(frame) => Does::Send(frame),
         Action::Push(batch, place) => Does::Push(batch, place),
@@ -248,7 +248,7 @@ fn beta_event(event: Happens) -> beta::Event {
 fn of_beta(action: beta::Action) -> Option<Does> {
     use beta::{Action, Client};
     Some(match action {
-        Action::Look(Look::Reread { .. }) => return None,
+        Action::Look(Look::Reread { .. } | Look::Racy(_)) => return None,
         Action::Look(look) => Does::Look(look),
         Action::Send(frame) => Does::Send(frame),
         Action::Give(batch, items) => Does::Give(batch, items),

@@ -169,3 +169,35 @@ fn a_sweep_that_is_asked_for_during_a_sweep_comes_after_it() {
     looks.swept(vec![], now);
     assert!(looks.is_idle());
 }
+
+#[test]
+fn what_was_read_too_soon_is_read_once_more_and_nothing_waits_for_it() {
+    let (mut looks, now) = start();
+    looks.poll(now);
+    looks.swept(vec![], now);
+    looks.racy(vec![path("a"), path("b")], now);
+    assert!(looks.is_idle());
+    assert_eq!(looks.next(), Some(now + RACY_WAIT));
+    // Written to again meanwhile.
+    let later = now + RACY_WAIT / 2;
+    looks.racy(vec![path("b")], later);
+    assert_eq!(
+        looks.poll(now + RACY_WAIT),
+        Some(Look::Racy(vec![path("a")]))
+    );
+    assert!(looks.is_idle());
+    let second = looks.next().expect("b");
+    assert_eq!(
+        second,
+        (later + RACY_WAIT).max(now + RACY_WAIT + RACY_PAUSE)
+    );
+    assert_eq!(looks.poll(second), Some(Look::Racy(vec![path("b")])));
+    assert_eq!(looks.poll(second), None);
+    assert!(
+        looks.next() > Some(second + RACY_WAIT),
+        "only sweeps are left"
+    );
+    let many = (0..2 * RACY_MAX).map(|number| path(&number.to_string()));
+    looks.racy(many.collect(), now);
+    assert_eq!(looks.racy.len(), RACY_MAX);
+}
