@@ -18,6 +18,7 @@ pub mod quiet;
 pub mod watch;
 
 mod apply;
+mod background;
 mod bases;
 mod delta;
 mod displaced;

@@ -141,7 +141,8 @@ impl Looks {
         }
     }
 
-    /// Returns the next look to start. The end of a [`Look::Reread`] or [`Look::Racy`] is told to nobody. Call until it returns `None`.
+    /// Returns the next look to start. The end of a [`Look::Reread`] or a [`Look::Racy`] is told to nobody.
+    /// Call until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Look> {
         if self.quiet.overflowed() {
             self.sweep();

@@ -16,12 +16,14 @@ use shared::tree::Entry;
 
 use crate::fingerprint::{self, Fingerprint, SeenRow, is_exec, now_ns};
 use crate::sqlite::{self, Activity};
-use crate::{handle, volume};
+use crate::{background, handle, volume};
 
 /// How often a file that changes under the reader is read again at once.
 const TRIES: usize = 3;
 const SMALL_BYTES: usize = PLAIN_BYTES_MAX as usize + 1;
 const LONG_BYTES: usize = 1024 * 1024;
+/// From here on other programs go first: reading so much keeps a core busy for some milliseconds.
+const BACKGROUND_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// Content that was read once.
 pub(crate) struct Content {
@@ -92,10 +94,13 @@ impl Reader {
                 return Ok(Reading::Live);
             }
             let len = fingerprint::len(&before);
-            let Some(content) = self
-                .content(&mut *file, len, Some(stop))
-                .map_err(|error| errno(&error))?
-            else {
+            let mut read = || self.content(&mut *file, len, Some(stop));
+            let content = if len < BACKGROUND_BYTES_MIN {
+                read()
+            } else {
+                background::run(read)
+            };
+            let Some(content) = content.map_err(|error| errno(&error))? else {
                 return Ok(Reading::Stopped);
             };
             let print = Fingerprint::of(&fstat(&file)?, root_device);

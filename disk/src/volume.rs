@@ -22,6 +22,8 @@ pub(crate) use platform::WATCHES_EACH_DIRECTORY;
 /// Clones `source` into a new file `name` in `dir`, sharing the blocks. Refused where the volume
 /// cannot.
 pub(crate) use platform::clone_file;
+/// Lets other programs go before the calling thread from now on.
+pub(crate) use platform::give_way;
 pub(crate) use platform::open_below;
 pub(crate) use platform::read_from_medium;
 /// Makes everything that was written on the volume of `root` durable.

@@ -21,6 +21,14 @@ pub(crate) fn read_from_medium(file: impl AsFd) {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).ok();
 }
 
+/// How nice a thread is that gives way: beside another program it gets a tenth of a core.
+const NICE: i32 = 10;
+
+pub(crate) fn give_way() {
+    // Here each thread has a priority of its own. Without the right to be nicer it stays as it is.
+    rustix::process::setpriority_process(None, NICE).ok();
+}
+
 /// Opens a directory below another one in one call, without following a link anywhere on the way. `None`
 /// where the kernel (before 5.6) or a sandbox does not have the call.
 pub(crate) fn open_below(at: BorrowedFd<'_>, path: &str) -> Option<rustix::io::Result<OwnedFd>> {
@@ -52,5 +60,19 @@ pub(crate) fn clone_file(
             rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())?;
             Err(refused)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_gives_way_by_itself() {
+        let here = getpriority_process(None).expect("asked");
+        let aside = crate::background::run(|| getpriority_process(None).expect("asked"));
+        assert_eq!((aside, getpriority_process(None)), (NICE, Ok(here)));
     }
 }
