@@ -14,7 +14,7 @@ use shared::tree::{Entry, Gen, Sight};
 use shared::wire::{Frame, ROWS_MAX};
 
 const PART_BYTES: usize = 1024 * 1024;
-const FRAMES: [&str; 3] = ["batch_of_1_000", "page_of_2_000_seen", "part_of_1_mib"];
+const FRAMES: [&str; 3] = ["batch_of_4_000", "page_of_2_000_seen", "part_of_1_mib"];
 
 fn path(number: usize) -> RelPath {
     let name = format!("knowledge/{:05}/note-{number:06}.md", number / 40);
@@ -44,7 +44,7 @@ fn edit(number: usize) -> Op {
 /// Returns a frame, and how many rows it has.
 fn frame(name: &str) -> (Frame, usize) {
     match name {
-        "batch_of_1_000" => {
+        "batch_of_4_000" => {
             let batch = Batch {
                 number: Gen(7),
                 ops: (0..BATCH_OPS_MAX).map(edit).collect(),
