@@ -151,21 +151,32 @@ impl World {
         plan
     }
 
-    /// Breaks the moves of a plan into what they do.
+    /// Breaks the moves of a plan into what they do, to what stands there when it is their turn.
     fn broken_up(&self, plan: &Plan) -> Vec<(Side, Op)> {
-        let of = |(side, op): &(Side, Op)| {
-            let Some((from, _)) = op.moves() else {
-                return vec![(*side, op.clone())];
+        let mut disks = self.disks.clone();
+        let mut broken_up = Vec::new();
+        for (side, op) in &plan.ops {
+            let disk = disks.get_mut(side).unwrap();
+            let ops = match op.moves() {
+                None => vec![op.clone()],
+                Some((from, _)) => {
+                    let standing: Vec<_> = disk
+                        .iter()
+                        .filter(|(path, _)| *path == from || path.is_below(from))
+                        .map(|(path, entry)| (path.clone(), entry.clone()))
+                        .collect();
+                    moved_ops(op, &standing).expect("what stands there is what is moved")
+                }
             };
-            let standing: Vec<_> = self.disks[side]
-                .iter()
-                .filter(|(path, _)| *path == from || path.is_below(from))
-                .map(|(path, entry)| (path.clone(), entry.clone()))
-                .collect();
-            let ops = moved_ops(op, &standing).expect("what stands there is what is moved");
-            ops.into_iter().map(|op| (*side, op)).collect()
-        };
-        plan.ops.iter().flat_map(of).collect()
+            for op in ops {
+                match &op.make {
+                    Some(entry) => drop(disk.insert(op.path.clone(), entry.clone())),
+                    None => drop(disk.remove(&op.path)),
+                }
+                broken_up.push((*side, op));
+            }
+        }
+        broken_up
     }
 
     /// Carries out a plan as the two disks would, and checks each step as they would.
@@ -273,6 +284,26 @@ fn history() -> impl Strategy<Value = (Vec<Act>, Vec<Act>, Vec<Act>)> {
 
 fn mode() -> impl Strategy<Value = Mode> {
     prop::sample::select(Mode::ALL.to_vec())
+}
+
+/// What was edited in a renamed directory goes before the move, so the rest is what is moved.
+#[test]
+fn a_directory_is_renamed_and_a_bit_in_it_turned() {
+    let start = [
+        Act::Mkdir(path("a")),
+        Act::Write(path("a/a"), 0, false),
+        Act::Write(path("a/b"), 0, false),
+    ];
+    let beta = [
+        Act::Write(path("a/a"), 0, true),
+        Act::Rename(path("a"), path("b")),
+    ];
+    let mut world = World {
+        moves: true,
+        ..World::new(&start, &[], &beta)
+    };
+    world.settle(&policy(Mode::TwoWaySafe, Side::Alpha));
+    assert_eq!(world.disks[&Side::Alpha], world.disks[&Side::Beta]);
 }
 
 proptest! {
