@@ -279,7 +279,7 @@ pub struct NodeStatus {
 }
 
 /// A side of the pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeSide {
     /// The one that listens and plans.

@@ -33,6 +33,8 @@ pub mod safety;
 
 pub mod control;
 
+pub mod lease;
+
 pub mod history;
 
 pub mod wire;

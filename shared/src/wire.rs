@@ -1,8 +1,9 @@
 //! The frames that the two machines exchange.
 //!
 //! A frame is its kind (one byte), then the fields in postcard. `link` carries frames as messages
-//! with a length in front. There is one control stream in each connection and one stream for each
-//! batch; [`Frame`]'s variants say which goes where.
+//! with a length in front. There is one control stream in each connection, one stream each way for the
+//! lease, so that it waits for nothing else, and one stream for each batch; [`Frame`]'s variants say which goes
+//! where.
 //!
 //! # Versions
 //! 1. The first.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::control;
 use crate::hash::SetHash;
 use crate::ignore::RULES_BYTES_MAX;
+use crate::lease;
 use crate::limit::{self, List, Text};
 use crate::path::RelPath;
 use crate::transfer::{
@@ -203,6 +205,10 @@ pub enum Frame {
     /// Control stream, receiver to pusher: so many of the next [`Frame::Seen`] were seen together. A plan
     /// between them would take one half of a rename for a creation.
     Together(u32),
+    /// Lease stream, receiver to pusher.
+    Renew(lease::Renewal),
+    /// Lease stream, pusher to receiver.
+    Lease(lease::Answer),
     /// A kind that this version does not know and may skip.
     Unknown(u8),
 }
@@ -351,6 +357,8 @@ frames! {
     26 "folds" Folds(folds: bool),
     27 "sweep-deep" SweepDeep(id: u64),
     28 "together" Together(pages: u32),
+    29 "renew" Renew(renewal: lease::Renewal),
+    30 "lease" Lease(answer: lease::Answer),
 }
 
 fn write_fields<T: Serialize>(kind: u8, fields: &T) -> Vec<u8> {

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::{Chunk, Manifest};
-use crate::control::{Health, Problem, SyncCounts};
+use crate::control::{Health, NodeSide, Problem, SyncCounts};
 use crate::delta::Form;
 use crate::hash::ContentHash;
+use crate::lease::{Answer, Epoch, Record, Renewal, Stance};
 use crate::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
 use crate::transfer::{
     Batch, BlockCopy, DeltaBase, Old, Op, PackedFile, Piece, Source, Trouble, TroubleKind, name_of,
@@ -275,6 +276,14 @@ fn manifest() -> Manifest {
     }
 }
 
+fn renew(stance: Stance) -> Frame {
+    Frame::Renew(Renewal {
+        number: 300,
+        seen: Epoch(1042),
+        stance,
+    })
+}
+
 /// Every kind of frame in the order of its number, with each variant inside it at least once.
 fn golden() -> Vec<Golden> {
     golden! {
@@ -367,6 +376,19 @@ fn golden() -> Vec<Golden> {
         "folds" => Frame::Folds(true),
         "sweep-deep" => Frame::SweepDeep(7),
         "together" => Frame::Together(3),
+        "renew" => renew(Stance::Holds(Epoch(42))),
+        "renew-resumes" => renew(Stance::Resumes),
+        "renew-asks" => renew(Stance::Asks),
+        "renew-fit" => renew(Stance::Fit),
+        "renew-able" => renew(Stance::Able),
+        "renew-unable" => renew(Stance::Unable),
+        "lease" => Frame::Lease(Answer::Granted { renewal: 300, epoch: Epoch(42) }),
+        "lease-stands" => Frame::Lease(Answer::Stands(Record {
+            epoch: Epoch(1042),
+            holder: NodeSide::Pusher,
+            forced: false,
+        })),
+        "lease-change" => Frame::Lease(Answer::Change(NodeSide::Receiver)),
     }
 }
 
@@ -444,7 +466,7 @@ fn every_kind_has_a_fixture_under_its_name() {
     );
     assert_eq!(
         known,
-        (1..=28).collect(),
+        (1..=30).collect(),
         "a kind's number is never used again"
     );
     for golden in golden() {
@@ -469,7 +491,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                 }
                 Err(refused @ FrameRefused::UnknownKind(_)) => {
                     assert!(
-                        kind == 0 || (28..OPTIONAL_FROM).contains(&kind),
+                        kind == 0 || (31..OPTIONAL_FROM).contains(&kind),
                         "{kind} is known"
                     );
                     let sentence = format!(
@@ -478,7 +500,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                     );
                     assert_eq!(refused.to_string(), sentence);
                 }
-                other => assert!((1..=28).contains(&kind), "kind {kind}: {other:?}"),
+                other => assert!((1..=30).contains(&kind), "kind {kind}: {other:?}"),
             }
         }
     }
