@@ -32,7 +32,8 @@ pub enum Order {
 /// A renewal that waits for the role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
-    renewal: u64,
+    /// Its number; `None` when its connection has ended. Another connection may have the same number.
+    renewal: Option<u64>,
     received: Moment,
 }
 
@@ -111,7 +112,7 @@ impl Authority {
     /// The receiver has said how it stands.
     pub fn renewed(&mut self, renewal: Renewal, now: Moment) {
         let asked = Asked {
-            renewal: renewal.number,
+            renewal: Some(renewal.number),
             received: now,
         };
         self.seen = self.seen.max(renewal.seen);
@@ -156,8 +157,13 @@ impl Authority {
         self.peer = None;
         self.change_sent = false;
         self.overruled = false;
-        if let State::Draining { asked: Some(_) } = self.state {
-            self.state = State::Draining { asked: None };
+        match &mut self.state {
+            State::Draining { asked } => *asked = None,
+            // What is being stored may be durable already.
+            State::Storing {
+                asked: Some(asked), ..
+            } => asked.renewal = None,
+            _ => {}
         }
         self.tick(now);
     }
@@ -315,10 +321,10 @@ impl Authority {
         self.state = State::Theirs {
             free_at: asked.received.after(TAKE_OVER),
         };
-        self.orders.push_back(Order::Send(Answer::Granted {
-            renewal: asked.renewal,
-            epoch,
-        }));
+        if let Some(renewal) = asked.renewal {
+            let answer = Answer::Granted { renewal, epoch };
+            self.orders.push_back(Order::Send(answer));
+        }
     }
 
     fn tell(&mut self) {

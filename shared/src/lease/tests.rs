@@ -207,6 +207,21 @@ fn a_receiver_that_goes_away_while_it_is_waited_for_gets_nothing() {
 }
 
 #[test]
+fn a_grant_goes_to_the_connection_that_asked_for_it_or_nowhere() {
+    let mut authority = acting();
+    authority.renewed(renewal(2, Stance::Asks), at(1));
+    let Some(Order::Store(stored)) = authority.poll() else {
+        panic!("nothing is stored");
+    };
+    authority.unlinked(at(1));
+    authority.renewed(renewal(2, Stance::Resumes), at(2));
+    authority.stored(stored, at(2));
+    assert_eq!(run(&mut authority, at(2)), []);
+    // Somebody may have been granted it all the same, as far as the next run could tell.
+    assert_eq!(authority.free_at(), Some(at(31)));
+}
+
+#[test]
 fn a_pusher_that_cannot_act_gives_the_role_away_or_leaves_it_vacant() {
     let mut authority = acting();
     authority.set_fitness(false, false, at(1));

@@ -9,9 +9,11 @@ use crate::lease::Prefer;
 
 const SEEDS: u64 = 400;
 /// Seeds beyond those that once found a fault.
-const FOUND: [u64; 1] = [
+const FOUND: [u64; 2] = [
     // An answer with a second grant was lost; told of it, the receiver let go while it was still acting.
     17_467,
+    // A grant that was being made durable was sent on the next connection, to a renewal of the same number.
+    61_819,
 ];
 /// How long one run lasts, in milliseconds.
 const RUN: u64 = 600_000;
