@@ -14,6 +14,7 @@ mod control;
 mod gives;
 mod jobs;
 mod lane;
+mod lease;
 mod streams;
 
 pub use clients::{Ask, Clients, Measured, answer_text};
@@ -23,4 +24,5 @@ pub use control::{Outbox, Room, control};
 pub use gives::{ASKED_MAX, ASKS_TOO_MUCH, CLIENTS_MAX, Gives, Ticket};
 pub use jobs::{Done, Ended, Jobs};
 pub use lane::{Lane, Place};
+pub use lease::{Heard, LeaseLink, Waiting};
 pub use streams::{Begun, accept_streams};

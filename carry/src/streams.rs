@@ -4,22 +4,24 @@ use link::{Connection, LinkError, Receiver};
 use shared::transfer::SentBatch;
 use shared::wire::{BATCH_FRAME_BYTES_MAX, Frame};
 
-use crate::{Outbox, Takes};
+use crate::lease::LEASE_FRAME_BYTES_MAX;
+use crate::{LeaseLink, Outbox, Takes};
 
-/// Longest first frame of a stream that brings content alone, in bytes.
-const BEGINNING_BYTES_MAX: usize = 64;
+/// Longest first frame of a stream that brings content or the lease, in bytes.
+const BEGINNING_BYTES_MAX: usize = LEASE_FRAME_BYTES_MAX;
 
 /// Who takes the batches that arrive with a stream.
 pub type Begun = dyn Fn(SentBatch, Option<u64>, Receiver) + Send + Sync;
 
 /// Hands the other machine's streams on, until the connection ends: content to the batches that wait
-/// for it, batches to `begun`. Without `begun` no batch may come. A stream that begins otherwise ends
-/// the connection.
+/// for it, batches to `begun`, the lease to whoever keeps it. Without `begun` this is the pusher, and no batch
+/// may come. A stream that begins otherwise ends the connection.
 pub async fn accept_streams(
     connection: Connection,
     takes: Takes,
     outbox: Outbox,
     begun: Option<std::sync::Arc<Begun>>,
+    (lease, number): (LeaseLink, u64),
 ) {
     let limit = if begun.is_some() {
         BATCH_FRAME_BYTES_MAX
@@ -29,6 +31,7 @@ pub async fn accept_streams(
     while let Ok(stream) = connection.accept_stream().await {
         let mut stream = stream.with_limit(limit);
         let (takes, outbox, begun) = (takes.clone(), outbox.clone(), begun.clone());
+        let lease = lease.clone();
         // It ends with its stream, and that with the connection.
         tokio::spawn(async move {
             let first = match stream.recv().await {
@@ -44,6 +47,9 @@ pub async fn accept_streams(
                 (Ok(Frame::Contents(batch)), None) => takes.parts(batch, stream, outbox).await,
                 (Ok(Frame::Chunks(batch, index)), _) => {
                     takes.chunks(batch, index, stream, outbox).await;
+                }
+                (Ok(first @ Frame::Renew(_)), None) | (Ok(first @ Frame::Lease(_)), Some(_)) => {
+                    lease.read(number, first, stream, outbox).await;
                 }
                 (Ok(other), _) => outbox.end(format!(
                     "the other machine began a stream with a {} frame",

@@ -94,6 +94,8 @@ pub(crate) enum Verb {
     Pause(Shown),
     /// Go on after `pause`
     Resume(Shown),
+    /// Have this node be the primary, or the other one
+    Promote(Promote),
     /// Show what happens, until everything is equal
     Events {
         /// Go on until interrupted
@@ -205,6 +207,18 @@ pub(crate) struct Confirm {
     pub(crate) shown: Shown,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Promote {
+    /// The node, by its name or as `pusher` or `receiver` [default: this one]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: Option<String>,
+    /// Without asking the pusher, which is out of reach and must not run; asks for its name to confirm
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Shown {
     /// Show JSON, for programs
@@ -267,7 +281,9 @@ mod tests {
         check("layer-sync confirm", false);
         check("layer-sync doctor --fix --json", true);
         check("layer-sync doctor --home h", true);
-        check("layer-sync promote", false);
+        check("layer-sync promote --to mac --json", true);
+        check("layer-sync promote --force", true);
+        check("layer-sync promote mac", false);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod decide;
 mod doctor;
 mod events;
 mod make;
+mod promote;
 mod show;
 mod status;
 mod steer;
@@ -51,6 +52,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Restore { on, at, version } => steer::restore(caller, &on, at.as_deref(), version),
         Verb::Pause(shown) => steer::pause(caller, true, shown),
         Verb::Resume(shown) => steer::pause(caller, false, shown),
+        Verb::Promote(wish) => promote::promote(caller, &wish),
         Verb::Events { follow, shown } => events::events(caller, follow, shown),
     }
 }

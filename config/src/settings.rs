@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::control::{NodeSide, exit};
+use shared::lease::Prefer;
 use shared::reconcile::{ConflictRules, Mode, PatternRefused};
 use shared::safety::Limits;
 
@@ -31,7 +32,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:9797";
 
 /// Sections and their keys, in the order in which they are written.
-const SECTIONS: [(&str, &[&str]); 4] = [
+const SECTIONS: [(&str, &[&str]); 5] = [
     ("node", &["name", "root"]),
     (
         "sync",
@@ -49,6 +50,7 @@ const SECTIONS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("link", &["listen", "advertise", "peer", "rate_limit"]),
+    ("lease", &["prefer"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
 ];
 
@@ -64,6 +66,8 @@ pub struct Settings {
     /// Most content that this node sends in a second, in bytes: `rate_limit` in `[link]`. `None`: as much as
     /// the line carries.
     pub rate_limit: Option<u64>,
+    /// Where the role of the primary goes by itself: `prefer` in `[lease]`. The pusher's counts.
+    pub prefer: Prefer,
     /// What is kept of displaced contents.
     pub kept: KeptSettings,
 }
@@ -231,6 +235,7 @@ impl Settings {
             sync: sync(&document.section("sync"))?,
             link: link(&document.section("link"))?,
             rate_limit: rate_limit(&document.section("link"))?,
+            prefer: prefer(&document.section("lease"))?,
             kept: kept(&document.section("kept"))?,
         })
     }
@@ -384,6 +389,14 @@ fn rate_limit(section: &Section<'_>) -> Result<Option<u64>, SettingsRefused> {
     section.optional("rate_limit", &allowed, |text| {
         parse_size(text).filter(|bytes| *bytes >= RATE_LIMIT_MIN)
     })
+}
+
+fn prefer(section: &Section<'_>) -> Result<Prefer, SettingsRefused> {
+    let names = Prefer::ALL.map(|prefer| format!("\"{}\"", prefer.name()));
+    let prefer = section.optional("prefer", &format!("one of {}", names.join(", ")), |text| {
+        Prefer::ALL.into_iter().find(|prefer| prefer.name() == text)
+    })?;
+    Ok(prefer.unwrap_or_default())
 }
 
 fn kept(section: &Section<'_>) -> Result<KeptSettings, SettingsRefused> {

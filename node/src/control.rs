@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::Failure;
+use crate::lease::Lease;
 
 /// Requests that wait for the loop.
 pub(crate) const ASKS_MAX: usize = 64;
@@ -28,12 +29,14 @@ pub(crate) const ASKS_MAX: usize = 64;
 const RESPONSES_MAX: usize = 256;
 
 /// A control socket that clients can reach.
-#[derive(Debug)]
-pub(crate) struct Control(UnixListener);
+pub(crate) struct Control {
+    listener: UnixListener,
+    lease: Lease,
+}
 
 impl Control {
     /// Binds the socket of a home whose lock is held: a socket that is there already is a dead one.
-    pub(crate) fn bind(home: &Home) -> Result<Self, Failure> {
+    pub(crate) fn bind(home: &Home, lease: Lease) -> Result<Self, Failure> {
         home.create_socket_dir()?;
         let path = home.socket();
         let bind = || {
@@ -45,7 +48,8 @@ impl Control {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
             Ok(listener)
         };
-        bind().map(Self).map_err(|error| {
+        let bound = bind().map(|listener| Self { listener, lease });
+        bound.map_err(|error| {
             Failure::other(
                 &format!("the control socket {} cannot be made", path.display()),
                 error,
@@ -56,11 +60,12 @@ impl Control {
     /// Serves clients; `asks` is where their requests go, `advertise` the address for pairing codes.
     pub(crate) async fn serve(self, asks: mpsc::Sender<Ask>, advertise: Option<String>) {
         loop {
-            match self.0.accept().await {
+            match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let client = Desk {
                         asks: asks.clone(),
                         advertise: advertise.clone(),
+                        lease: self.lease.clone(),
                     };
                     tokio::spawn(async move {
                         drop(
@@ -85,6 +90,7 @@ impl Control {
 struct Desk {
     asks: mpsc::Sender<Ask>,
     advertise: Option<String>,
+    lease: Lease,
 }
 
 impl Desk {
@@ -141,6 +147,20 @@ impl Desk {
             } => match self.versions(&path).await {
                 Ok(versions) => Response::Versions(versions),
                 Err(response) => response,
+            },
+            Request::Status => {
+                let mut response = self.one(Request::Status).await;
+                if let Response::Status(status) = &mut response {
+                    // How long it lasts is known here alone.
+                    let view = self.lease.view();
+                    (status.node.role, status.node.epoch) = (view.role, view.epoch);
+                    status.lease = view.lease;
+                }
+                response
+            }
+            Request::Promote { to, force } => match self.lease.promote(to, force).await {
+                Ok(view) => Response::Promoted(view.epoch),
+                Err(refused) => Response::Refused(refused),
             },
             Request::Restore { path, pick } => self.restore(path, pick).await,
             Request::Why(path) => {

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carry::{Ask, Ended};
+use carry::{Ask, Ended, LeaseLink};
 use config::Home;
 use config::settings::Link;
 use disk::Replica;
 use link::{Dialer, Fingerprint, Listener, Paired, Pins};
-use shared::control::{Event as Told, NodeSide, exit};
-use shared::utc::UtcMs;
+use shared::control::{Event as Told, NodeSide, Request, Response, exit};
+use shared::lease::Prefer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::clock::utc_now;
 use crate::control::{ASKS_MAX, Control};
+use crate::lease::Lease;
 use crate::measure::Meter;
 use crate::open::{Opened, forget_root, open};
 use crate::partner::Partner;
@@ -28,6 +30,8 @@ const EVENTS_MAX: usize = 4096;
 const STOP_WAIT: Duration = Duration::from_millis(1200);
 /// How often kept versions are pruned.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// How often the lease is told whether the trees are equal, if that decides anything.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is asked whether displaced files are to be checked; that is in memory.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 /// How often, and after which wait each, a folder that was accepted is opened again.
@@ -53,6 +57,7 @@ pub fn run(side: NodeSide, home: &Home) -> Result<(), Failure> {
         tokio::select! {
             () = signals.next() => {
                 info!("stopping");
+                daemon.leave().await;
                 let _ = stop.send(true);
                 daemon.wait().await
             }
@@ -108,6 +113,14 @@ impl Signals {
 /// A side that runs.
 pub(crate) struct Daemon {
     pub(crate) task: JoinHandle<Result<(), Failure>>,
+    lease: Lease,
+}
+
+/// What a round needs of the lease, which lasts longer.
+struct Keeper {
+    lease: Lease,
+    link: LeaseLink,
+    prefer: Prefer,
 }
 
 impl Daemon {
@@ -121,7 +134,15 @@ impl Daemon {
         side: NodeSide,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
-        let mut round = Round::start(open(home, side)?, stop.clone())?;
+        let opened = open(home, side)?;
+        let prefer = opened.settings.prefer;
+        let (lease, link) = Lease::start(home, side, opened.partner.is_none(), prefer);
+        let keeper = Keeper {
+            lease: lease.clone(),
+            link,
+            prefer,
+        };
+        let mut round = Round::start(opened, &keeper, stop.clone())?;
         let home = home.clone();
         let keep_running = async move {
             loop {
@@ -134,12 +155,18 @@ impl Daemon {
                 drop(round);
                 info!("the folder was accepted as it is; beginning anew");
                 forget_root(&home)?;
-                round = Round::start(reopen(&home, side).await?, stop.clone())?;
+                round = Round::start(reopen(&home, side).await?, &keeper, stop.clone())?;
             }
         };
         Ok(Self {
             task: tokio::spawn(keep_running),
+            lease,
         })
+    }
+
+    /// Lets the partner have the role, if this node has it, and waits a moment for that.
+    pub(crate) async fn leave(&self) {
+        self.lease.leave().await;
     }
 
     /// Waits for the end of a side that was told to stop.
@@ -184,8 +211,12 @@ impl Drop for Round {
 
 impl Round {
     /// Starts the side that the settings of an opened node name.
-    fn start(opened: Opened, stop: watch::Receiver<bool>) -> Result<Self, Failure> {
-        let control = Control::bind(&opened.home)?;
+    fn start(
+        opened: Opened,
+        keeper: &Keeper,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Failure> {
+        let control = Control::bind(&opened.home, keeper.lease.clone())?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (told, _) = broadcast::channel(EVENTS_MAX);
         let mut beside = vec![
@@ -196,6 +227,9 @@ impl Round {
                 told.subscribe(),
             )),
         ];
+        if keeper.prefer != Prefer::None {
+            beside.push(tokio::spawn(watch_sync(asks.clone(), keeper.lease.clone())));
+        }
         let root = opened.replica.root().display().to_string();
         info!(
             side = opened.settings.link.side().name(),
@@ -225,7 +259,7 @@ impl Round {
                 let advertise = advertise.map(|address| address.as_str().to_owned());
                 let reachable =
                     advertise.or_else(|| (!bound.ip().is_unspecified()).then(|| bound.to_string()));
-                let side = pusher_side(opened, listener, pins, asked, told, stop)?;
+                let side = pusher_side(opened, keeper, (listener, pins), asked, told, stop)?;
                 beside.push(tokio::spawn(control.serve(asks, reachable)));
                 Ok(Self { side, beside })
             }
@@ -240,7 +274,7 @@ impl Round {
                 };
                 beside.push(tokio::spawn(control.serve(asks, None)));
                 let address = peer.as_str().to_owned();
-                let side = receiver_side(opened, &partner, address, asked, told, stop);
+                let side = receiver_side(opened, keeper, (&partner, address), asked, told, stop);
                 Ok(Self { side, beside })
             }
         }
@@ -249,8 +283,8 @@ impl Round {
 
 fn pusher_side(
     opened: Opened,
-    listener: Listener,
-    pins: Pins,
+    keeper: &Keeper,
+    (listener, pins): (Listener, Pins),
     asks: mpsc::Receiver<Ask>,
     told: broadcast::Sender<Told>,
     stop: watch::Receiver<bool>,
@@ -288,6 +322,8 @@ fn pusher_side(
             hints: opened.hints,
             listener,
             keep_partner,
+            lease: keeper.link.clone(),
+            role: keeper.lease.watch(),
             asks,
             told,
             process: Box::new(move |traffic| meter.measure(traffic)),
@@ -301,8 +337,8 @@ fn pusher_side(
 
 fn receiver_side(
     opened: Opened,
-    partner: &Partner,
-    address: String,
+    keeper: &Keeper,
+    (partner, address): (&Partner, String),
     asks: mpsc::Receiver<Ask>,
     told: broadcast::Sender<Told>,
     stop: watch::Receiver<bool>,
@@ -332,6 +368,8 @@ fn receiver_side(
         dialer,
         address,
         key: partner.key,
+        lease: keeper.link.clone(),
+        role: keeper.lease.watch(),
         asks,
         told,
         process: Box::new(move |traffic| meter.measure(traffic)),
@@ -369,6 +407,21 @@ fn keep_partner(
     })
 }
 
+/// Tells the lease whether the trees are equal: a preference waits for that.
+async fn watch_sync(asks: mpsc::Sender<Ask>, lease: Lease) {
+    loop {
+        let (answer, mut answers) = mpsc::channel(1);
+        let request = Request::Status;
+        if asks.send(Ask { request, answer }).await.is_err() {
+            return;
+        }
+        if let Some(Response::Status(status)) = answers.recv().await {
+            lease.set_in_sync(status.sync.in_sync);
+        }
+        tokio::time::sleep(SYNC_INTERVAL).await;
+    }
+}
+
 async fn prune(replica: Arc<Replica>) {
     loop {
         tokio::time::sleep(PRUNE_INTERVAL).await;
@@ -404,11 +457,4 @@ async fn check_displaced(replica: Arc<Replica>) {
             Err(_) => return,
         }
     }
-}
-
-fn utc_now() -> UtcMs {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    UtcMs(since.as_millis() as u64)
 }

@@ -3,10 +3,12 @@
 //! Puts the pieces of a node together and runs them: home, lock, identity, partner, disk, link, the
 //! side's loop, the control socket, logs, signals. Never here: what is synced, or how.
 
+mod clock;
 mod control;
 mod daemon;
 pub mod doctor;
 mod failure;
+mod lease;
 mod logs;
 mod measure;
 mod memory;

@@ -7,6 +7,7 @@ use config::settings::{Link, NodeSettings, SyncSettings};
 use config::{Home, Settings};
 use link::{CodeError, Dialer, Identity, PairingCode, Pins};
 use shared::control::exit;
+use shared::lease::Prefer;
 
 use crate::Failure;
 use crate::daemon::runtime;
@@ -135,6 +136,7 @@ fn new_settings(root: &Path, name: Option<&str>, link: Link) -> Result<Settings,
         sync: SyncSettings::default(),
         link,
         rate_limit: None,
+        prefer: Prefer::default(),
         kept: config::settings::KeptSettings::default(),
     };
     // What is written must be readable: this checks the name as the file would be.

@@ -10,6 +10,7 @@ use config::settings::{KeptSettings, Link, NodeSettings, SyncSettings};
 use config::{Home, Settings};
 use link::Identity;
 use shared::control::{NodeSide, exit};
+use shared::lease::Prefer;
 use shared::reconcile::Mode;
 use shared::wire::PairId;
 use tokio::runtime::Runtime;
@@ -205,6 +206,7 @@ fn write_settings(
         },
         link: link.clone(),
         rate_limit: None,
+        prefer: Prefer::default(),
         kept: KeptSettings::default(),
     };
     match fs::remove_file(home.settings_file()) {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use carry::{
-    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, Measured, Order, Outbox,
-    Room, Takes, Ticket,
+    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, LeaseLink, Measured, Order,
+    Outbox, Room, Takes, Ticket,
 };
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
 use link::{Connection, Incoming, Listener, Paired, PairingAttempt, Priority, Traffic};
-use shared::control::{Event as Told, ProcessStatus, Refused, Request, Response, exit};
+use shared::control::{Event as Told, LeaseView, ProcessStatus, Refused, Request, Response, exit};
 use shared::utc::UtcMs;
 use shared::wire::{Frame, PairId};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -46,6 +46,10 @@ pub struct Parts {
     pub listener: Listener,
     /// Stores a new partner durably and lets its key in, in place of the one before.
     pub keep_partner: KeepPartner,
+    /// Who keeps the lease.
+    pub lease: LeaseLink,
+    /// Who is primary.
+    pub role: watch::Receiver<LeaseView>,
     /// Requests of clients.
     pub asks: mpsc::Receiver<Ask>,
     /// Those who listen to events.
@@ -78,6 +82,8 @@ struct Linked {
     outbox: Option<Outbox>,
     takes: Takes,
     gives: Gives,
+    /// The number by which the lease knows it.
+    lease: Option<u64>,
     /// Requests of the receiver's clients that are not answered yet.
     asked: usize,
 }
@@ -91,6 +97,7 @@ struct EventLoop {
     linked: Option<Linked>,
     connections: u64,
     clients: Clients,
+    lease: LeaseLink,
     node: String,
     pair: Option<PairId>,
     keep_partner: KeepPartner,
@@ -118,6 +125,8 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
         ..
     } = parts;
     let Parts {
+        lease,
+        mut role,
         mut asks,
         told,
         mut process,
@@ -141,6 +150,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
         linked: None,
         connections: 0,
         clients: Clients::new(told),
+        lease,
         node,
         pair,
         keep_partner,
@@ -148,7 +158,8 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
         traffic: Traffic::default(),
         root_accepted: false,
     };
-    this.apply(Event::Tick);
+    let now = role.borrow_and_update().clone();
+    this.apply(Event::Role(now));
     loop {
         let until_tick = this.state.next_tick().map_or(TICK_MAX, |at| {
             at.saturating_duration_since(Instant::now()).min(TICK_MAX)
@@ -164,6 +175,9 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                     Some(input) = queue.recv() => input,
                     Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
                     Some(ask) = asks.recv() => Input::Asked(ask),
+                    Ok(()) = role.changed() => {
+                        Input::Event(Event::Role(role.borrow_and_update().clone()))
+                    }
                     Some(incoming) = listener.accept() => match incoming {
                         Incoming::Peer(connection) => Input::Connected(connection),
                         Incoming::Pairing(attempt) => Input::Pairing(attempt),
@@ -212,6 +226,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
     this.jobs.stop();
     if let Some(linked) = this.linked.take() {
         linked.takes.hang_up();
+        this.leave_lease(&linked);
         linked.connection.close("the pusher stops");
     }
     listener.close().await;
@@ -372,6 +387,7 @@ impl EventLoop {
     fn connected(&mut self, connection: Connection) {
         if let Some(old) = self.linked.take() {
             old.takes.hang_up();
+            self.leave_lease(&old);
             old.connection.close("the receiver has connected again");
             self.apply(Event::Unlinked("the receiver has connected again".into()));
         }
@@ -383,6 +399,7 @@ impl EventLoop {
             outbox: None,
             takes: Takes::default(),
             gives: Gives::default(),
+            lease: None,
             asked: 0,
         });
         let inputs = self.inputs.clone();
@@ -404,7 +421,12 @@ impl EventLoop {
         };
         linked.outbox = Some(outbox.clone());
         let (connection, takes) = (linked.connection.clone(), linked.takes.clone());
-        tokio::spawn(carry::accept_streams(connection, takes, outbox, None));
+        let lease = self.lease.linked(&connection);
+        linked.lease = Some(lease);
+        let lease = (self.lease.clone(), lease);
+        tokio::spawn(carry::accept_streams(
+            connection, takes, outbox, None, lease,
+        ));
         info!(number, "the receiver is connected");
         self.apply(Event::Linked);
     }
@@ -412,12 +434,19 @@ impl EventLoop {
     fn ended(&mut self, number: u64, reason: String) {
         if let Some(linked) = self.linked.take_if(|linked| linked.number == number) {
             info!(number, %reason, "the link is down");
+            self.leave_lease(&linked);
             linked.takes.hang_up();
             let bytes = linked.connection.bytes();
             self.traffic.sent += bytes.sent;
             self.traffic.received += bytes.received;
             linked.connection.close(&reason);
             self.apply(Event::Unlinked(reason));
+        }
+    }
+
+    fn leave_lease(&self, linked: &Linked) {
+        if let Some(number) = linked.lease {
+            self.lease.unlinked(number);
         }
     }
 

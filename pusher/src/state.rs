@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 use disk::Durable;
 use disk::looks::Looks;
 use disk::{Look, Notes, RulesFile, Stored};
-use shared::control::{self, Event as Told, Happening, NodeSide, Problem, Request, Response};
+use shared::control::{
+    self, Event as Told, Happening, LeaseView, NodeSide, Problem, Request, Response,
+};
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::{RelPath, below};
 use shared::reconcile::{
@@ -115,6 +117,8 @@ pub enum Event {
     RulesRead(Option<RulesFile>),
     /// A client asks.
     Asked(Client, Request),
+    /// Who is primary has changed, or is told for the first time.
+    Role(LeaseView),
     /// Time has passed.
     Tick,
 }
@@ -182,6 +186,7 @@ pub struct Pusher {
     /// is told of these when it is ready.
     unannounced: Vec<(Gen, Vec<AgreedRow>)>,
     holds: Holds,
+    lease: LeaseView,
     /// Paths that the mode leaves alone.
     untracked: BTreeSet<RelPath>,
     /// Conflict copies in the base. They are known by their names, so that they are found again
@@ -255,6 +260,7 @@ impl Pusher {
             rows_unresolved,
             unannounced: Vec::new(),
             holds: Holds::default(),
+            lease: LeaseView::default(),
             untracked: BTreeSet::new(),
             copies: BTreeSet::new(),
             beta_sweeps: 0,
@@ -312,6 +318,7 @@ impl Pusher {
             }
             Event::RulesRead(file) => self.rules_read(file),
             Event::Asked(client, request) => self.asked(client, request),
+            Event::Role(role) => self.lease = role,
             Event::Tick => {}
         }
         self.advance();
@@ -369,10 +376,10 @@ impl Pusher {
             && self.halted.is_none()
     }
 
-    /// Returns the side whose version keeps the path in a conflict. Until there is a lease, the pusher
-    /// is the primary.
+    /// Returns the side whose version keeps the path in a conflict: the primary's, or that of the last
+    /// one. Before there was any, the pusher's.
     fn primary(&self) -> Side {
-        Side::Alpha
+        self.lease.lease.holder.map_or(Side::Alpha, NodeSide::tree)
     }
 
     fn policy(&self) -> Policy<'_> {

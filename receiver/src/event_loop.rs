@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use carry::{
-    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, Measured, Order, Outbox,
-    Room, Takes, Ticket,
+    Ask, CLIENTS_MAX, Clients, Commits, Done, Ended, Gives, Jobs, Lane, LeaseLink, Measured, Order,
+    Outbox, Room, Takes, Ticket,
 };
 use disk::Durable;
 use disk::looks::Looks;
 use disk::watch::{Hint, Watcher};
 use disk::{Replica, Report, Stored};
 use link::{Backoff, Connection, Dialer, Fingerprint, Receiver as Stream, Traffic};
-use shared::control::{Event as Told, ProcessStatus, Request, Response};
+use shared::control::{Event as Told, LeaseView, ProcessStatus, Request, Response};
 use shared::transfer::{Item, SentBatch};
 use shared::tree::Gen;
 use shared::utc::UtcMs;
@@ -49,6 +49,10 @@ pub struct Parts {
     pub address: String,
     /// The key that the pusher must have.
     pub key: Fingerprint,
+    /// Who keeps the lease.
+    pub lease: LeaseLink,
+    /// Who is primary.
+    pub role: watch::Receiver<LeaseView>,
     /// Requests of clients.
     pub asks: mpsc::Receiver<Ask>,
     /// Those who listen to events.
@@ -81,6 +85,8 @@ struct Linked {
     takes: Takes,
     lane: Lane,
     gives: Gives,
+    /// The number by which the lease knows it.
+    lease: u64,
     /// Requests of the pusher's clients that are not answered yet.
     asked: usize,
 }
@@ -98,6 +104,7 @@ struct EventLoop {
     linked: Option<Linked>,
     connections: u64,
     clients: Clients,
+    lease: LeaseLink,
     inputs: mpsc::UnboundedSender<Input>,
     traffic: Traffic,
     /// Whether to end because the folder was accepted as it is.
@@ -123,6 +130,8 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
         ..
     } = parts;
     let Parts {
+        lease,
+        mut role,
         mut asks,
         told,
         mut process,
@@ -149,11 +158,13 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
         linked: None,
         connections: 0,
         clients: Clients::new(told),
+        lease,
         inputs,
         traffic: Traffic::default(),
         root_accepted: false,
     };
-    this.apply(Event::Tick);
+    let now = role.borrow_and_update().clone();
+    this.apply(Event::Role(now));
     this.dial();
     loop {
         let until_tick = this.state.next_tick().map_or(TICK_MAX, |at| {
@@ -170,6 +181,9 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                     Some(input) = queue.recv() => input,
                     Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
                     Some(ask) = asks.recv() => Input::Asked(ask),
+                    Ok(()) = role.changed() => {
+                        Input::Event(Event::Role(role.borrow_and_update().clone()))
+                    }
                     () = tokio::time::sleep(until_tick) => Input::Event(Event::Tick),
                 }
             } => input,
@@ -219,6 +233,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
     this.jobs.stop();
     if let Some(linked) = this.linked.take() {
         linked.takes.hang_up();
+        this.lease.unlinked(linked.lease);
         linked.connection.close("the receiver stops");
     }
     this.dialer.close().await;
@@ -420,11 +435,13 @@ impl EventLoop {
                 drop(inputs.send(Input::Batch(number, batch, place, stream)));
             })
         };
+        let lease = self.lease.linked(&connection);
         tokio::spawn(carry::accept_streams(
             connection.clone(),
             takes.clone(),
             outbox.clone(),
             Some(begun),
+            (self.lease.clone(), lease),
         ));
         let (inputs, closing) = (self.inputs.clone(), connection.clone());
         let serve = async move {
@@ -443,6 +460,7 @@ impl EventLoop {
             takes,
             lane: Lane::default(),
             gives: Gives::default(),
+            lease,
             asked: 0,
         });
         self.apply(Event::Linked);
@@ -459,6 +477,7 @@ impl EventLoop {
             return;
         };
         info!(number, %reason, "the link is down");
+        self.lease.unlinked(linked.lease);
         linked.takes.hang_up();
         linked.lane.close();
         let bytes = linked.connection.bytes();

@@ -17,7 +17,7 @@ use disk::looks::Looks;
 use disk::watch::Hint;
 use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{
-    self, Change, Event as Told, Happening, NodeSide, Problem, Request, Response,
+    self, Change, Event as Told, Happening, LeaseView, NodeSide, Problem, Request, Response,
 };
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::RelPath;
@@ -99,6 +99,8 @@ pub enum Event {
     RulesRead(Option<RulesFile>),
     /// A client asks.
     Asked(Client, Request),
+    /// Who is primary has changed, or is told for the first time.
+    Role(LeaseView),
     /// Time has passed.
     Tick,
 }
@@ -163,6 +165,7 @@ pub struct Receiver {
     looks: Looks,
     notes: Notes,
     index: IndexId,
+    lease: LeaseView,
     phase: Phase,
     /// The last batch known when this connection began.
     greeted_at: Gen,
@@ -228,6 +231,7 @@ impl Receiver {
             resolved: notes.resolved,
             notes,
             index: stored.index,
+            lease: LeaseView::default(),
             phase: Phase::Away,
             committing: BTreeMap::new(),
             taking: BTreeMap::new(),
@@ -273,6 +277,7 @@ impl Receiver {
             Event::Unlinked(reason) => self.unlinked(reason),
             Event::RulesRead(file) => self.rules_read(file),
             Event::Asked(client, request) => self.asked(client, request),
+            Event::Role(role) => self.lease = role,
             Event::Tick => {}
         }
         while let Some(look) = self.looks.poll(self.now) {

@@ -74,6 +74,13 @@ pub enum Request {
         /// Whether to bring back instead what the batch would displace.
         undo: bool,
     },
+    /// Let a side have the role.
+    Promote {
+        /// Which.
+        to: NodeSide,
+        /// Whether without asking the other side, which is out of reach and does not act.
+        force: bool,
+    },
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
     Events,
     /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
@@ -168,6 +175,8 @@ pub enum Response {
     Event(Event),
     /// To [`Request::Resolve`] and [`Request::Confirm`]: what is going to happen now, one sentence.
     Decided(String),
+    /// To [`Request::Promote`], when that side has it: its epoch.
+    Promoted(u64),
     /// To [`Request::Pair`]: the code.
     Code(String),
     /// The request cannot be served.
@@ -220,6 +229,8 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// This node.
     pub node: NodeStatus,
+    /// Who is primary.
+    pub lease: LeaseStatus,
     /// The other one.
     pub peer: PeerStatus,
     /// The trees.
@@ -268,9 +279,9 @@ pub struct NodeStatus {
     pub id: String,
     /// Its side of the pair.
     pub side: NodeSide,
-    /// Whether the bot runs here. Until the lease exists, the pusher is primary.
+    /// Whether the bot runs here.
     pub role: Role,
-    /// Number of the lease.
+    /// Number of the last lease that this node knows of.
     pub epoch: u64,
     /// Version of the program.
     pub version: String,
@@ -306,14 +317,65 @@ impl NodeSide {
     }
 }
 
-/// Who runs the bot now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Who runs the bot now, seen from a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// This node.
     Primary,
     /// The other one, or nobody.
+    #[default]
     Standby,
+    /// This node, as soon as it may.
+    Candidate,
+    /// This node, until what it has begun is over.
+    Draining,
+    /// Not this node: something in it fails again and again.
+    SafeMode,
+}
+
+/// The lease, as a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The side that has it or had it last; `None` before there was one.
+    pub holder: Option<NodeSide>,
+    /// Since when that side has it, on the clock of the node that tells.
+    pub since: Option<UtcMs>,
+    /// Whether a person gave it to the receiver without asking the pusher.
+    pub forced: bool,
+    /// On the receiver while it is primary: how long it is valid without another renewal. On the pusher while the
+    /// receiver is: how long until it would take over. `None`: without end.
+    pub remaining_ms: Option<u64>,
+    /// Time since the last renewal.
+    pub renewed_ago_ms: Option<u64>,
+}
+
+/// What the lease makes of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseView {
+    /// Its role.
+    pub role: Role,
+    /// Number of the last lease that it knows of.
+    pub epoch: u64,
+    /// The lease.
+    pub lease: LeaseStatus,
+}
+
+impl LeaseView {
+    /// Returns whether the role, the epoch and the holder are the same; time passes all the while.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let facts = |view: &Self| {
+            let lease = &view.lease;
+            (
+                view.role,
+                view.epoch,
+                lease.holder,
+                lease.since,
+                lease.forced,
+            )
+        };
+        facts(self) == facts(other)
+    }
 }
 
 /// The other node.

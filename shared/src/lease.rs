@@ -127,7 +127,7 @@ pub enum Stance {
     Resumes,
     /// A person wants it to have the role, or the authority asked it to take it.
     Asks,
-    /// It can take the role, and could be preferred: awake for a while, and in sync.
+    /// It can take the role, and could be preferred: it has been awake for a while.
     Fit,
     /// It can take the role if somebody says so.
     Able,

@@ -14,7 +14,7 @@ use std::{fs, thread};
 pub(crate) use compare::{assert_equal, difference, listing, snapshot};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
-pub(crate) use program::{Answer, command, layer_sync, run};
+pub(crate) use program::{Answer, command, layer_sync, layer_sync_told, run};
 pub(crate) use strange::{Fault, Folding, Mount, Strange};
 pub(crate) use volume::Volume;
 

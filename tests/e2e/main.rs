@@ -35,6 +35,7 @@ mod kept;
 mod names;
 mod observer;
 mod operations;
+mod primary;
 mod refused;
 mod renames;
 mod rot;

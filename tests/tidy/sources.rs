@@ -11,8 +11,9 @@ const CUPBOARDS: [&str; 7] = [
     "util", "utils", "helper", "helpers", "common", "misc", "stuff",
 ];
 /// The only sources that ask which system they are built for.
-const SYSTEM_SWITCHES: [&str; 4] = [
+const SYSTEM_SWITCHES: [&str; 5] = [
     "disk/src/volume.rs",
+    "node/src/clock.rs",
     "node/src/doctor/machine.rs",
     "node/src/measure.rs",
     "node/src/memory.rs",

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use shared::control::{
-    Health, NodeSide, NodeStatus, PeerState, PeerStatus, ProcessStatus, Role, Status, SyncState,
+    Health, LeaseStatus, NodeSide, NodeStatus, PeerState, ProcessStatus, Role, Status, SyncState,
     SyncStatus, exit,
 };
 use shared::utc::UtcMs;
@@ -84,15 +84,16 @@ fn block(status: &Status, paint: Paint, command: &str) -> String {
     let gap = " ".repeat(NAME_COLUMN.saturating_sub(left.len()).max(2));
     let shown = status.problems.len().min(PROBLEMS_SHOWN_MAX);
     format!(
-        "{TITLE}  {}{gap}{} (this)   {}\n{}{}{}{}{}{}",
+        "{TITLE}  {}{gap}{}, {} (this)   {}\n{}{}{}{}{}{}",
         paint.health(status.state),
         plain(&status.node.id),
+        status.node.side.name(),
         day_and_clock(status.now),
         problem_lines(&status.problems[..shown]),
         more_problems(status.problems.len() - shown, command),
-        role_line(&status.node),
-        peer_line(&status.peer, status.node.side, command),
-        sync_line(&status.sync, status.now),
+        role_line(&status.node, &status.lease, status.now),
+        peer_line(status, command),
+        sync_line(&status.sync, &status.node.root, status.now),
         self_line(&status.process),
     )
 }
@@ -107,26 +108,47 @@ fn more_problems(left: usize, command: &str) -> String {
     }
 }
 
-fn role_line(node: &NodeStatus) -> String {
-    let role = match node.role {
-        Role::Primary => "PRIMARY",
-        Role::Standby => "standby",
-    };
-    format!(
-        "Role     {role:<8} epoch {}   {} of {}\n",
-        node.epoch,
-        node.side.name(),
-        plain(&node.root)
-    )
+fn role_line(node: &NodeStatus, lease: &LeaseStatus, now: UtcMs) -> String {
+    let role = role_name(node.role);
+    let mut line = format!("Role     {role:<12} epoch {}", node.epoch);
+    if let Some(since) = lease.since
+        && lease.holder == Some(node.side)
+    {
+        line += &format!("   since {}", near_moment(since, now));
+    }
+    if lease.forced {
+        line += "   forced";
+    }
+    let left = lease.remaining_ms.map(span);
+    match (lease.holder == Some(node.side), left, lease.renewed_ago_ms) {
+        (true, Some(left), Some(ago)) => {
+            line += &format!("   lease {left} left, renewed {} ago", span(ago));
+        }
+        (false, Some(left), _) => line += &format!("   takes over in {left} without renewal"),
+        _ => {}
+    }
+    line + "\n"
 }
 
-fn peer_line(peer: &PeerStatus, this: NodeSide, command: &str) -> String {
-    let (side, pairing) = match this {
+/// Returns the word for a role.
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "PRIMARY",
+        Role::Standby => "standby",
+        Role::Candidate => "candidate",
+        Role::Draining => "draining",
+        Role::SafeMode => "SAFE MODE",
+    }
+}
+
+fn peer_line(status: &Status, command: &str) -> String {
+    let peer = &status.peer;
+    let (side, pairing) = match status.node.side {
         NodeSide::Pusher => (NodeSide::Receiver, "pair"),
         NodeSide::Receiver => (NodeSide::Pusher, "join CODE --root DIR"),
     };
     if peer.state == PeerState::Unpaired {
-        return format!("Peer     none     never paired: {command} {pairing}\n");
+        return format!("Peer     none         never paired: {command} {pairing}\n");
     }
     let link = match (peer.state, peer.rtt_ms) {
         (PeerState::Linked, Some(rtt)) => format!("direct QUIC {rtt} ms"),
@@ -138,20 +160,21 @@ fn peer_line(peer: &PeerStatus, this: NodeSide, command: &str) -> String {
         Some(ago) => format!("seen {} ago", span(ago)),
         None => "not seen yet".to_owned(),
     };
-    format!(
-        "Peer     {:<8} {}, {link}, {seen}\n",
-        plain(&peer.id),
-        side.name()
-    )
+    let role = match status.lease.holder {
+        Some(holder) if holder == side => "primary",
+        _ => "standby",
+    };
+    format!("Peer     {:<12} {role}, {link}, {seen}\n", plain(&peer.id))
 }
 
-fn sync_line(sync: &SyncStatus, now: UtcMs) -> String {
+fn sync_line(sync: &SyncStatus, root: &str, now: UtcMs) -> String {
     let counts = &sync.counts;
     let mut line = format!(
-        "Sync     {:<12} {} {}",
+        "Sync     {:<12} {} {} in {}",
         sync_name(sync.state),
         count(counts.files, "file"),
-        size(counts.bytes)
+        size(counts.bytes),
+        plain(root)
     );
     for part in waiting(sync) {
         line += &format!("   {part}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shared::lease::Prefer;
 use shared::reconcile::Mode;
 
 use super::{
@@ -20,10 +21,11 @@ pub(super) fn render(settings: &Settings) -> String {
          \n\
          # Version of this file. Required.\n\
          version = {VERSION}\n\
-         \n{}\n{}\n{}\n{}",
+         \n{}\n{}\n{}\n{}\n{}",
         node(settings),
         sync(&settings.sync),
         link(settings),
+        lease(settings.prefer),
         kept(&settings.kept),
     )
 }
@@ -134,6 +136,20 @@ fn link(settings: &Settings) -> String {
          # lost and sent again come on top. A size, at least \"{}\". Default: not set, as much as the line carries.\n\
          {limit}\n",
         size_text(RATE_LIMIT_MIN),
+    )
+}
+
+fn lease(prefer: Prefer) -> String {
+    let names = Prefer::ALL.map(|prefer| format!("\"{}\"", prefer.name()));
+    format!(
+        "[lease]\n\
+         # Where the role of the primary goes by itself, when the other side has been awake for two minutes and the trees\n\
+         # have been equal for one: {}. What a person promotes stays.\n\
+         # The pusher's counts for both sides. Default: \"{}\", it stays where it is.\n\
+         prefer = \"{}\"\n",
+        names.join(", "),
+        Prefer::default().name(),
+        prefer.name(),
     )
 }
 

@@ -15,6 +15,7 @@ fn pusher() -> Settings {
             advertise: None,
         },
         rate_limit: None,
+        prefer: Prefer::default(),
         kept: KeptSettings::default(),
     }
 }
@@ -161,6 +162,7 @@ fn everything_that_is_rendered_reads_back() {
             advertise: Some("[2001:db8::7]:9797".parse().unwrap()),
         },
         rate_limit: Some(3 << 19),
+        prefer: Prefer::Side(NodeSide::Receiver),
         kept: KeptSettings {
             age: Duration::from_secs(7200),
             tree_percent: 0,

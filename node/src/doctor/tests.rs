@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use config::Settings;
 use config::settings::{KeptSettings, Link, NodeSettings, SyncSettings};
 use shared::control::{
-    Health, NodeSide, NodeStatus, PeerState, PeerStatus, Problem, ProcessStatus, Role, SyncCounts,
-    SyncState, SyncStatus,
+    Health, LeaseStatus, NodeSide, NodeStatus, PeerState, PeerStatus, Problem, ProcessStatus, Role,
+    SyncCounts, SyncState, SyncStatus,
 };
 use shared::hash::SetHash;
+use shared::lease::Prefer;
 
 use super::*;
 
@@ -41,6 +42,7 @@ impl Made {
                 advertise: None,
             },
             rate_limit: None,
+            prefer: Prefer::default(),
             kept: KeptSettings::default(),
         };
         settings.write_new(&home).expect("written");
@@ -87,6 +89,7 @@ fn status(side: NodeSide, peer: PeerState, version: &str, problems: &[(&str, Hea
             version: version.into(),
             root: "/r".into(),
         },
+        lease: LeaseStatus::default(),
         peer: PeerStatus {
             id: "other".into(),
             state: peer,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use shared::control::{
     self, Change, Compared, ConflictView, Happening, Health, NodeStatus, PLAN_LINES_MAX,
     PROBLEMS_MAX, PeerStatus, PlanLine, PlanView, Problem, ProcessStatus, Refused, Request,
-    Response, Role, SCHEMA, Status, SyncCounts, SyncState, SyncStatus, Why, exit,
+    Response, SCHEMA, Status, SyncCounts, SyncState, SyncStatus, Why, exit,
 };
 use shared::path::RelPath;
 use shared::reconcile::{Mode, copy_of};
@@ -98,6 +98,7 @@ impl Pusher {
             Request::Versions { .. }
             | Request::Restore { .. }
             | Request::Pair(_)
+            | Request::Promote { .. }
             | Request::Events => {
                 self.actions.push(Action::Serve(client, request));
                 return;
@@ -503,11 +504,12 @@ impl Pusher {
             node: NodeStatus {
                 id: self.setup.node.clone(),
                 side: NodeSide::Pusher,
-                role: Role::Primary,
-                epoch: 0,
+                role: self.lease.role,
+                epoch: self.lease.epoch,
                 version: self.setup.version.clone(),
                 root: self.setup.root.clone(),
             },
+            lease: self.lease.lease.clone(),
             peer: PeerStatus {
                 id: self.setup.peer.clone(),
                 state: peer_state,

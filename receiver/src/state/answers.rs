@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use shared::control::{
     self, Happening, Health, NodeSide, NodeStatus, PROBLEMS_MAX, PeerState, PeerStatus, Problem,
-    ProcessStatus, Refused, Request, Response, Role, SCHEMA, Status, SyncCounts, SyncState,
-    SyncStatus, exit,
+    ProcessStatus, Refused, Request, Response, SCHEMA, Status, SyncCounts, SyncState, SyncStatus,
+    exit,
 };
 use shared::tree::Side;
 use shared::wire::{Frame, Proof};
@@ -269,11 +269,12 @@ impl Receiver {
             node: NodeStatus {
                 id: self.setup.node.clone(),
                 side: NodeSide::Receiver,
-                role: Role::Standby,
-                epoch: 0,
+                role: self.lease.role,
+                epoch: self.lease.epoch,
                 version: self.setup.version.clone(),
                 root: self.setup.root.clone(),
             },
+            lease: self.lease.lease.clone(),
             peer: PeerStatus {
                 id: self.setup.peer.clone(),
                 state: match self.phase {

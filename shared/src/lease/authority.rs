@@ -20,6 +20,23 @@ pub enum Prefer {
     Side(NodeSide),
 }
 
+impl Prefer {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::None,
+        Self::Side(NodeSide::Pusher),
+        Self::Side(NodeSide::Receiver),
+    ];
+
+    /// Returns its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Side(side) => side.name(),
+        }
+    }
+}
+
 /// What the authority wants done, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
@@ -194,7 +211,8 @@ impl Authority {
         self.tick(now);
     }
 
-    /// Whether this side can have the role, and whether it could be preferred, has changed.
+    /// Whether this side can have the role has changed, or whether the trees are equal, which a preference
+    /// waits for.
     pub fn set_fitness(&mut self, able: bool, fit: bool, now: Moment) {
         (self.able, self.fit) = (able, able && fit);
         self.tick(now);
@@ -281,13 +299,16 @@ impl Authority {
         let Prefer::Side(side) = self.prefer else {
             return;
         };
-        let possible = match (side, self.state, self.peer) {
-            _ if self.overruled => false,
-            (NodeSide::Receiver, State::Ours, Some(Stance::Fit)) => true,
-            (NodeSide::Pusher, State::Theirs { .. }, Some(Stance::Holds(_))) => self.fit,
-            _ => false,
-        };
-        if !possible {
+        let possible = matches!(
+            (side, self.state, self.peer),
+            (NodeSide::Receiver, State::Ours, Some(Stance::Fit))
+                | (
+                    NodeSide::Pusher,
+                    State::Theirs { .. },
+                    Some(Stance::Holds(_))
+                )
+        );
+        if !possible || !self.fit || self.overruled {
             self.preferred_since = None;
             return;
         }

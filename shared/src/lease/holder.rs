@@ -386,6 +386,11 @@ impl Holder {
         self.record
     }
 
+    /// Returns whether this side would have the role as soon as it is granted.
+    pub fn wants(&self) -> bool {
+        self.want != Want::Nothing
+    }
+
     /// Returns whether this side is letting its effects come to their end.
     pub fn is_draining(&self) -> bool {
         self.leaving

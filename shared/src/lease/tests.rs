@@ -273,6 +273,7 @@ fn a_forced_role_is_adopted() {
 fn the_role_goes_to_the_preferred_side_after_a_minute_unless_a_person_said_otherwise() {
     let mut authority = Authority::start(None, true, Prefer::Side(Receiver), at(0));
     run(&mut authority, at(0));
+    authority.set_fitness(true, true, at(0));
     authority.renewed(renewal(1, Stance::Fit), at(0));
     run(&mut authority, at(0));
     authority.tick(at(59));

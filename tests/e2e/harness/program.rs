@@ -1,8 +1,9 @@
 //! The program under test.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
@@ -129,6 +130,24 @@ pub(crate) fn layer_sync<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
 ) -> Answer {
     command(home).args(args).output().unwrap().into()
+}
+
+/// Runs `layer-sync` for a home, and types something.
+pub(crate) fn layer_sync_told<S: AsRef<OsStr>>(
+    home: &Path,
+    typed: &str,
+    args: impl IntoIterator<Item = S>,
+) -> Answer {
+    let mut command = command(home);
+    command.args(args);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Whoever does not ask does not read.
+    drop(child.stdin.take().unwrap().write_all(typed.as_bytes()));
+    child.wait_with_output().unwrap().into()
 }
 
 /// Runs a program of the system.

@@ -1,4 +1,4 @@
-use shared::control::{Problem, SCHEMA, SyncCounts};
+use shared::control::{PeerStatus, Problem, SCHEMA, SyncCounts};
 use shared::hash::SetHash;
 
 use super::*;
@@ -17,6 +17,13 @@ pub(crate) fn healthy() -> Status {
             epoch: 42,
             version: "0.1.0".to_owned(),
             root: "/Users/me/knowledge".to_owned(),
+        },
+        lease: LeaseStatus {
+            holder: Some(NodeSide::Receiver),
+            since: Some(UtcMs(1_795_370_520_000)),
+            forced: false,
+            remaining_ms: Some(12_000),
+            renewed_ago_ms: Some(3_000),
         },
         peer: PeerStatus {
             id: "vm".to_owned(),
@@ -71,6 +78,11 @@ fn troubled() -> Status {
     status.sync.counts.held = 1;
     status.peer.state = PeerState::Unlinked;
     status.peer.last_seen_ago_ms = Some(252_000);
+    status.node.role = Role::Standby;
+    status.lease = LeaseStatus {
+        holder: Some(NodeSide::Pusher),
+        ..LeaseStatus::default()
+    };
     status
 }
 
@@ -80,10 +92,10 @@ const COMMAND: &str = "layer-sync";
 #[test]
 fn the_block_of_a_healthy_pair() {
     let expected = "\
-97LAYER  healthy                                   mac (this)   22 Nov 21:14:05 UTC
-Role     PRIMARY  epoch 42   receiver of /Users/me/knowledge
-Peer     vm       pusher, direct QUIC 38 ms, seen 1.2 s ago
-Sync     up to date   8,214 files 1.3 GiB   last change 21:13:58
+97LAYER  healthy                                   mac, receiver (this)   22 Nov 21:14:05 UTC
+Role     PRIMARY      epoch 42   since 18:02:00   lease 12 s left, renewed 3.0 s ago
+Peer     vm           standby, direct QUIC 38 ms, seen 1.2 s ago
+Sync     up to date   8,214 files 1.3 GiB in /Users/me/knowledge   last change 21:13:58
 Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
 ";
     assert_eq!(block(&healthy(), PLAIN, COMMAND), expected);
@@ -92,12 +104,12 @@ Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
 #[test]
 fn the_block_of_a_troubled_pair() {
     let expected = "\
-97LAYER  held                                      mac (this)   22 Nov 21:14:05 UTC
+97LAYER  held                                      mac, receiver (this)   22 Nov 21:14:05 UTC
 Held     \"data/journal.sqlite\": A program has this database open.
          Next: close it, then `layer-sync why data/journal.sqlite`
-Role     PRIMARY  epoch 42   receiver of /Users/me/knowledge
-Peer     vm       pusher, not linked, seen 4 m 12 s ago
-Sync     syncing      8,214 files 1.3 GiB   12 waiting, 3.1 MiB, 4.0 s left   2 conflicts   \
+Role     standby      epoch 42
+Peer     vm           primary, not linked, seen 4 m 12 s ago
+Sync     syncing      8,214 files 1.3 GiB in /Users/me/knowledge   12 waiting, 3.1 MiB, 4.0 s left   2 conflicts   \
 1 held   last change 2026-11-21 21:13:58
 Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
 ";
@@ -124,41 +136,38 @@ fn the_peer() {
         status.peer.state = state;
         status.peer.rtt_ms = None;
         status.peer.last_seen_ago_ms = seen;
-        assert_eq!(
-            peer_line(&status.peer, side, COMMAND),
-            format!("Peer     {line}\n")
-        );
+        assert_eq!(peer_line(&status, COMMAND), format!("Peer     {line}\n"));
     };
     let (pusher, receiver) = (NodeSide::Pusher, NodeSide::Receiver);
     check(
         pusher,
         PeerState::Unpaired,
         None,
-        "none     never paired: layer-sync pair",
+        "none         never paired: layer-sync pair",
     );
     check(
         receiver,
         PeerState::Unpaired,
         None,
-        "none     never paired: layer-sync join CODE --root DIR",
+        "none         never paired: layer-sync join CODE --root DIR",
     );
     check(
         pusher,
         PeerState::Unlinked,
         None,
-        "vm       receiver, not linked, not seen yet",
+        "vm           primary, not linked, not seen yet",
     );
     check(
         receiver,
         PeerState::Greeting,
         Some(100),
-        "vm       pusher, linking, seen 0.1 s ago",
+        "vm           standby, linking, seen 0.1 s ago",
     );
     check(
         receiver,
         PeerState::Linked,
         Some(12_000),
-        "vm       pusher, direct QUIC, seen 12 s ago",
+        "vm           standby, direct QUIC, seen 12 s ago",
     );
 }
 
