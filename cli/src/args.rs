@@ -54,9 +54,14 @@ pub(crate) enum Verb {
         name: Option<String>,
     },
     /// Run the pusher, in the foreground
-    Pusher,
+    Pusher(Log),
     /// Run the receiver, in the foreground
-    Receiver,
+    Receiver(Log),
+    /// Have the system start this node's daemon and keep it up
+    Service {
+        #[command(subcommand)]
+        act: ServiceAct,
+    },
     /// Show how the pair is
     Status(Status),
     /// Wait until everything that changed before now is durable on both sides
@@ -120,7 +125,7 @@ pub(crate) enum Verb {
 impl Verb {
     /// Says whether a service manager starts this verb and reads its exit code.
     pub(crate) fn is_daemon(&self) -> bool {
-        matches!(self, Self::Pusher | Self::Receiver)
+        matches!(self, Self::Pusher(_) | Self::Receiver(_))
     }
 }
 
@@ -207,6 +212,43 @@ pub(crate) struct Confirm {
     pub(crate) shown: Shown,
 }
 
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Log {
+    /// Log to files in the node's home, which are turned over, instead of to standard error
+    #[arg(long)]
+    pub(crate) log_to_file: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceAct {
+    /// Write the unit or the agent, check it, start it now and at every start of the machine
+    Install {
+        /// Write it into this root of a file system, and start nothing
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
+    /// Stop it, and remove what `install` wrote; the node and its tree stay
+    Uninstall {
+        /// Remove it from this root of a file system, and stop nothing
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
+    /// Start it
+    Start,
+    /// Stop it
+    Stop,
+    /// Stop and start it
+    Restart,
+    /// Show what the service manager says about it; `layer-sync status` shows how the node is
+    Status,
+    /// Show the log of the daemon
+    Logs {
+        /// Go on until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Promote {
     /// The node, by its name or as `pusher` or `receiver` [default: this one]
@@ -284,6 +326,10 @@ mod tests {
         check("layer-sync promote --to mac --json", true);
         check("layer-sync promote --force", true);
         check("layer-sync promote mac", false);
+        check("layer-sync receiver --log-to-file", true);
+        check("layer-sync service install --into d", true);
+        check("layer-sync service logs --follow", true);
+        check("layer-sync service", false);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod doctor;
 mod events;
 mod make;
 mod promote;
+mod service;
 mod show;
 mod status;
 mod steer;
@@ -24,7 +25,7 @@ use shared::control::{NodeSide, Problem, Request, Response, Status};
 use shared::path::RelPath;
 use shared::utc::UtcMs;
 
-use crate::args::Verb;
+use crate::args::{Log, Verb};
 use crate::client::{ANSWER_WAIT_MAX, Client, ClientError};
 use crate::failure::Failure;
 use crate::human::{Paint, plain};
@@ -37,8 +38,8 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Init { side } => make::init(caller, side),
         Verb::Join { code, root, name } => make::join(caller, code, &root, name),
         Verb::Pair { address, shown } => steer::pair(caller, address, shown),
-        Verb::Pusher => daemon(caller, NodeSide::Pusher),
-        Verb::Receiver => daemon(caller, NodeSide::Receiver),
+        Verb::Pusher(log) => daemon(caller, NodeSide::Pusher, &log),
+        Verb::Receiver(log) => daemon(caller, NodeSide::Receiver, &log),
         Verb::Status(wish) => status::status(caller, &wish),
         Verb::Flush { timeout, shown } => compare::flush(caller, timeout, shown),
         Verb::Doctor(wish) => doctor::doctor(caller, &wish),
@@ -53,12 +54,13 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Pause(shown) => steer::pause(caller, true, shown),
         Verb::Resume(shown) => steer::pause(caller, false, shown),
         Verb::Promote(wish) => promote::promote(caller, &wish),
+        Verb::Service { act } => service::service(caller, &act),
         Verb::Events { follow, shown } => events::events(caller, follow, shown),
     }
 }
 
-fn daemon(caller: &Caller, side: NodeSide) -> Result<u8, Failure> {
-    node::run(side, &caller.home)?;
+fn daemon(caller: &Caller, side: NodeSide, log: &Log) -> Result<u8, Failure> {
+    node::run(side, &caller.home, log.log_to_file)?;
     Ok(shared::control::exit::DONE)
 }
 

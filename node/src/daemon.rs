@@ -22,7 +22,7 @@ use crate::lease::Lease;
 use crate::measure::Meter;
 use crate::open::{Opened, forget_root, open};
 use crate::partner::Partner;
-use crate::{Failure, logs, memory};
+use crate::{Failure, logs, manager, memory};
 
 /// Events that a slow listener may lag behind.
 const EVENTS_MAX: usize = 4096;
@@ -42,21 +42,27 @@ const WORKERS: usize = 2;
 /// Most threads that wait for the disk.
 const BLOCKING_THREADS_MAX: usize = 48;
 
-/// Runs one side as a daemon until SIGTERM or SIGINT.
+/// Runs one side as a daemon until SIGTERM or SIGINT. It logs to standard error, or to files in its home.
 ///
 /// # Errors
 /// Why it cannot start, or why it had to stop.
-pub fn run(side: NodeSide, home: &Home) -> Result<(), Failure> {
-    logs::start("info");
+pub fn run(side: NodeSide, home: &Home, log_to_file: bool) -> Result<(), Failure> {
+    if log_to_file {
+        logs::start_in(&home.log_dir())?;
+    } else {
+        logs::start("info");
+    }
     let runtime = runtime()?;
     let (stop, stopped) = watch::channel(false);
     let ended = runtime.block_on(async {
         // First of all: from here on a signal is a wish, and not the end.
         let mut signals = Signals::listen()?;
         let mut daemon = Daemon::open(home, side, stopped)?;
+        manager::ready();
         tokio::select! {
             () = signals.next() => {
                 info!("stopping");
+                manager::stopping();
                 daemon.leave().await;
                 let _ = stop.send(true);
                 daemon.wait().await
@@ -227,6 +233,8 @@ impl Round {
                 told.subscribe(),
             )),
         ];
+        let watchdog = manager::watchdog(asks.clone(), keeper.lease.clone());
+        beside.push(tokio::spawn(watchdog));
         if keeper.prefer != Prefer::None {
             beside.push(tokio::spawn(watch_sync(asks.clone(), keeper.lease.clone())));
         }

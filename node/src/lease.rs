@@ -42,6 +42,8 @@ struct Shared {
     stir: Notify,
     view: watch::Sender<LeaseView>,
     home: Home,
+    /// When the task has looked last.
+    looked: Mutex<Moment>,
 }
 
 enum Machine {
@@ -96,6 +98,7 @@ impl Lease {
             stir: Notify::new(),
             view,
             home: home.clone(),
+            looked: Mutex::new(now),
         }));
         let (link, hears) = LeaseLink::new();
         tokio::spawn(this.clone().keep(hears));
@@ -182,6 +185,16 @@ impl Lease {
         }
     }
 
+    /// Returns whether the task has looked at the clock in this span.
+    pub(crate) fn is_looked_after(&self, span: Duration) -> bool {
+        let looked = *self.0.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        clock::now() < looked.after(span)
+    }
+
+    fn looks(&self) {
+        *self.0.looked.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+    }
+
     fn side(&self) -> NodeSide {
         self.lock().side()
     }
@@ -208,6 +221,7 @@ impl Lease {
 
     /// Does what is to be done now; returns how long until there may be more.
     async fn round(&self, wakes: &mut Wakes) -> Duration {
+        self.looks();
         let slept = wakes.slept();
         if slept {
             info!("the machine has slept");
@@ -266,6 +280,7 @@ impl Lease {
                 Err(_) => return,
             }
             tokio::time::sleep(STORE_AGAIN).await;
+            self.looks();
         }
         let mut keeper = self.lock();
         keeper.kept = Some(kept);

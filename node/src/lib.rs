@@ -10,6 +10,7 @@ pub mod doctor;
 mod failure;
 mod lease;
 mod logs;
+mod manager;
 mod measure;
 mod memory;
 mod open;

@@ -39,6 +39,7 @@ mod primary;
 mod refused;
 mod renames;
 mod rot;
+mod service;
 mod sqlite;
 mod strange;
 mod up;

@@ -394,6 +394,24 @@ fn the_agent_starts_the_receiver() {
 }
 
 #[test]
+fn what_service_install_makes_of_the_agent_is_a_property_list() {
+    let agent = Plist::parse(&read("cli/src/verbs/service/agent.plist")).expect("a property list");
+    for key in [
+        "Label",
+        "KeepAlive",
+        "ThrottleInterval",
+        "ExitTimeOut",
+        "SoftResourceLimits",
+    ] {
+        assert!(agent.get(key).is_some(), "{key} is missing");
+    }
+    assert_eq!(
+        agent.get("ProcessType"),
+        Some(&Value::Text("Standard".into()))
+    );
+}
+
+#[test]
 fn a_broken_agent_is_found() {
     let whole = read(AGENT);
     let check = |from: &str, to: &str| {

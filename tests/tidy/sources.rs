@@ -11,7 +11,8 @@ const CUPBOARDS: [&str; 7] = [
     "util", "utils", "helper", "helpers", "common", "misc", "stuff",
 ];
 /// The only sources that ask which system they are built for.
-const SYSTEM_SWITCHES: [&str; 5] = [
+const SYSTEM_SWITCHES: [&str; 6] = [
+    "cli/src/verbs/service/system.rs",
     "disk/src/volume.rs",
     "node/src/clock.rs",
     "node/src/doctor/machine.rs",
