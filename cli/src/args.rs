@@ -57,6 +57,11 @@ pub(crate) enum Verb {
     Pusher(Log),
     /// Run the receiver, in the foreground
     Receiver(Log),
+    /// Show what this node keeps running, start a part of it again, or rehearse its crash
+    Duty {
+        #[command(subcommand)]
+        wish: Duty,
+    },
     /// Have the system start this node's daemon and keep it up
     Service {
         #[command(subcommand)]
@@ -220,6 +225,22 @@ pub(crate) struct Log {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Duty {
+    /// Show each with its state
+    List(Shown),
+    /// End it and start it again, also when it is parked
+    Restart {
+        /// The duty, as `list` names it
+        name: String,
+    },
+    /// End it as a crash would; five times in two minutes park it, and the other machine is primary
+    Crash {
+        /// The duty, as `list` names it
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ServiceAct {
     /// Write the unit or the agent, check it, start it now and at every start of the machine
     Install {
@@ -330,6 +351,9 @@ mod tests {
         check("layer-sync service install --into d", true);
         check("layer-sync service logs --follow", true);
         check("layer-sync service", false);
+        check("layer-sync duty restart sync", true);
+        check("layer-sync duty list --json", true);
+        check("layer-sync duty crash", false);
     }
 
     #[test]

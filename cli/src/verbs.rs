@@ -3,6 +3,7 @@
 mod compare;
 pub(crate) mod decide;
 mod doctor;
+mod duty;
 mod events;
 mod make;
 mod promote;
@@ -54,6 +55,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Pause(shown) => steer::pause(caller, true, shown),
         Verb::Resume(shown) => steer::pause(caller, false, shown),
         Verb::Promote(wish) => promote::promote(caller, &wish),
+        Verb::Duty { wish } => duty::duty(caller, wish),
         Verb::Service { act } => service::service(caller, &act),
         Verb::Events { follow, shown } => events::events(caller, follow, shown),
     }

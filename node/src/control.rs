@@ -2,26 +2,32 @@
 //!
 //! It lies in the home, which only its owner can enter, so whoever can connect may ask everything.
 
+mod idle;
+
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use carry::Ask;
 use config::Home;
 use shared::control::{
-    Below, EACH_MAX, LINE_BYTES_MAX, Pick, Refused, Request, Response, RestoredBelow, VERSIONS_MAX,
-    Version, exit, to_json,
+    Below, DutyAct, DutyState, EACH_MAX, Health, LINE_BYTES_MAX, Pick, Refused, Request, Response,
+    RestoredBelow, VERSIONS_MAX, Version, exit, to_json,
 };
 use shared::history::{displaced_together, one_each};
 use shared::path::RelPath;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use crate::Failure;
 use crate::lease::Lease;
+use crate::supervisor::Duties;
+pub(crate) use idle::Idle;
 
 /// Requests that wait for the loop.
 pub(crate) const ASKS_MAX: usize = 64;
@@ -31,12 +37,21 @@ const RESPONSES_MAX: usize = 256;
 /// A control socket that clients can reach.
 pub(crate) struct Control {
     listener: UnixListener,
-    lease: Lease,
+    desk: Desk,
+}
+
+/// The loop that runs now.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    /// Where its requests go.
+    pub(crate) asks: mpsc::Sender<Ask>,
+    /// The address for pairing codes.
+    pub(crate) advertise: Option<String>,
 }
 
 impl Control {
     /// Binds the socket of a home whose lock is held: a socket that is there already is a dead one.
-    pub(crate) fn bind(home: &Home, lease: Lease) -> Result<Self, Failure> {
+    pub(crate) fn bind(home: &Home, desk: Desk) -> Result<Self, Failure> {
         home.create_socket_dir()?;
         let path = home.socket();
         let bind = || {
@@ -48,7 +63,7 @@ impl Control {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
             Ok(listener)
         };
-        let bound = bind().map(|listener| Self { listener, lease });
+        let bound = bind().map(|listener| Self { listener, desk });
         bound.map_err(|error| {
             Failure::other(
                 &format!("the control socket {} cannot be made", path.display()),
@@ -57,16 +72,12 @@ impl Control {
         })
     }
 
-    /// Serves clients; `asks` is where their requests go, `advertise` the address for pairing codes.
-    pub(crate) async fn serve(self, asks: mpsc::Sender<Ask>, advertise: Option<String>) {
+    /// Serves clients.
+    pub(crate) async fn serve(self) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let client = Desk {
-                        asks: asks.clone(),
-                        advertise: advertise.clone(),
-                        lease: self.lease.clone(),
-                    };
+                    let client = self.desk.clone();
                     tokio::spawn(async move {
                         drop(
                             client
@@ -87,10 +98,14 @@ impl Control {
 }
 
 /// Serves one client.
-struct Desk {
-    asks: mpsc::Sender<Ask>,
-    advertise: Option<String>,
-    lease: Lease,
+#[derive(Clone)]
+pub(crate) struct Desk {
+    /// Changes when the loop is started again; `None` while there is none.
+    pub(crate) served: watch::Receiver<Option<Served>>,
+    pub(crate) lease: Lease,
+    pub(crate) duties: Duties,
+    /// What is said while no loop runs.
+    pub(crate) idle: Arc<Idle>,
 }
 
 impl Desk {
@@ -134,8 +149,8 @@ impl Desk {
     /// Answers what needs more than one of the loop's answers, and passes on the rest.
     async fn answer(&self, request: Request) -> Response {
         match request {
-            Request::Pair(address) if address.is_empty() => match &self.advertise {
-                Some(address) => self.one(Request::Pair(address.clone())).await,
+            Request::Pair(address) if address.is_empty() => match self.advertise() {
+                Some(address) => self.one(Request::Pair(address)).await,
                 None => refused(
                     exit::ERROR,
                     "the pusher listens on all addresses, so it cannot tell which one the receiver can reach",
@@ -148,16 +163,8 @@ impl Desk {
                 Ok(versions) => Response::Versions(versions),
                 Err(response) => response,
             },
-            Request::Status => {
-                let mut response = self.one(Request::Status).await;
-                if let Response::Status(status) = &mut response {
-                    // How long it lasts is known here alone.
-                    let view = self.lease.view();
-                    (status.node.role, status.node.epoch) = (view.role, view.epoch);
-                    status.lease = view.lease;
-                }
-                response
-            }
+            Request::Status => self.status().await,
+            Request::Duty { name, act } => self.act_on(&name, act),
             Request::Promote { to, force } => match self.lease.promote(to, force).await {
                 Ok(view) => Response::Promoted(view.epoch),
                 Err(refused) => Response::Refused(refused),
@@ -172,6 +179,52 @@ impl Desk {
             }
             request => self.one(request).await,
         }
+    }
+
+    /// Says how the node is: the loop knows most of it, the rest is the node's own, and without a loop all of it is.
+    async fn status(&self) -> Response {
+        let mut status = match self.one(Request::Status).await {
+            Response::Status(status) => status,
+            other if self.served.borrow().is_some() => return other,
+            _ => Box::new(self.idle.status()),
+        };
+        let view = self.lease.view();
+        (status.node.role, status.node.epoch) = (view.role, view.epoch);
+        status.lease = view.lease;
+        status.duties = self.duties.status();
+        status.process.restarts = status.duties.iter().map(|duty| duty.restarts).sum();
+        for duty in &status.duties {
+            status.problems.extend(idle::problem(duty));
+        }
+        status
+            .problems
+            .sort_by_key(|problem| Reverse(problem.severity));
+        let worst = status.problems.first().map(|problem| problem.severity);
+        status.state = worst.unwrap_or(Health::Healthy);
+        Response::Status(status)
+    }
+
+    fn act_on(&self, name: &str, act: DutyAct) -> Response {
+        let duties = self.duties.status();
+        let Some(duty) = duties.iter().find(|duty| duty.name == name) else {
+            let names: Vec<&str> = duties.iter().map(|duty| duty.name.as_str()).collect();
+            let text = format!(
+                "there is no duty \"{name}\" here; there is {}",
+                names.join(", ")
+            );
+            return refused(exit::USAGE, &text, "layer-sync duty list");
+        };
+        if duty.state == DutyState::Parked && act == DutyAct::Crash {
+            let fix = format!("layer-sync duty restart {name}");
+            return refused(exit::ERROR, &format!("\"{name}\" does not run"), &fix);
+        }
+        if !self.duties.act(name, act) {
+            return refused(exit::NOT_RUNNING, "the daemon is stopping", "");
+        }
+        Response::Decided(match act {
+            DutyAct::Restart => format!("\"{name}\" is started again"),
+            DutyAct::Crash => format!("\"{name}\" crashes"),
+        })
     }
 
     /// Lists the versions that either node keeps, the latest first; without a link, this node's.
@@ -325,6 +378,10 @@ impl Desk {
     async fn one(&self, request: Request) -> Response {
         let mut responses = self.ask(request).await;
         let stopped = || {
+            if self.served.borrow().is_none() {
+                let text = "the sync does not run, so nobody can answer that";
+                return refused(exit::HALTED, text, "layer-sync status");
+            }
             refused(
                 exit::NOT_RUNNING,
                 "the daemon stopped before it answered",
@@ -336,9 +393,16 @@ impl Desk {
 
     async fn ask(&self, request: Request) -> mpsc::Receiver<Response> {
         let (answer, responses) = mpsc::channel(RESPONSES_MAX);
+        let served = self.served.borrow().clone();
         // When the loop has ended, the receiver's end says so.
-        let _ = self.asks.send(Ask { request, answer }).await;
+        if let Some(served) = served {
+            let _ = served.asks.send(Ask { request, answer }).await;
+        }
         responses
+    }
+
+    fn advertise(&self) -> Option<String> {
+        self.served.borrow().as_ref()?.advertise.clone()
     }
 }
 

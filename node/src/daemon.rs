@@ -17,17 +17,20 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::clock::utc_now;
-use crate::control::{ASKS_MAX, Control};
+use crate::control::{ASKS_MAX, Control, Desk, Idle, Served};
 use crate::lease::Lease;
 use crate::measure::Meter;
-use crate::open::{Opened, forget_root, open};
+use crate::open::{Opened, enter, forget_root, open};
 use crate::partner::Partner;
+use crate::supervisor::{Duties, supervise};
 use crate::{Failure, logs, manager, memory};
 
 /// Events that a slow listener may lag behind.
 const EVENTS_MAX: usize = 4096;
 /// How long a stop may take before what still runs is abandoned. Everything on disk is crash-safe.
 const STOP_WAIT: Duration = Duration::from_millis(1200);
+/// The duty that keeps the tree equal.
+pub(crate) const SYNC: &str = "sync";
 /// How often kept versions are pruned.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// How often the lease is told whether the trees are equal, if that decides anything.
@@ -122,16 +125,68 @@ pub(crate) struct Daemon {
     lease: Lease,
 }
 
-/// What a round needs of the lease, which lasts longer.
-struct Keeper {
+/// What outlives a round.
+struct Standing {
     lease: Lease,
     link: LeaseLink,
     prefer: Prefer,
+    /// Tells the control socket which loop runs.
+    served: watch::Sender<Option<Served>>,
+    home: Home,
+    stop: watch::Receiver<bool>,
+}
+
+impl Standing {
+    /// The duty `sync`, from an opened node on. When its folder is accepted as it is, it is opened again as a new one.
+    async fn sync(self: Arc<Self>, mut round: Round) -> Result<(), Failure> {
+        // Whoever asks while there is no loop is told so, however this ends.
+        let _gone = Gone(&self.served);
+        loop {
+            match (&mut round.side.0).await {
+                Ok(Ok(Ended::Stopped)) => return Ok(()),
+                Ok(Ok(Ended::RootAccepted)) => {}
+                Ok(Err(error)) => return Err(Failure::other("the sync stopped", error)),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => return Err(Failure::other("the sync stopped", error)),
+            }
+            drop(round);
+            info!("the folder was accepted as it is; beginning anew");
+            forget_root(&self.home)?;
+            round = self.begin_again().await?;
+        }
+    }
+
+    /// The duty `sync` after a crash.
+    async fn sync_again(self: Arc<Self>) -> Result<(), Failure> {
+        let round = self.begin_again().await?;
+        self.sync(round).await
+    }
+
+    /// Opens the node again in the same process. What still runs of the round before holds the folder's lock and
+    /// the port for a moment.
+    async fn begin_again(&self) -> Result<Round, Failure> {
+        let mut tries = 0;
+        loop {
+            match open(&self.home).and_then(|opened| Round::start(opened, self)) {
+                Err(_) if tries < REOPEN_TRIES => tries += 1,
+                begun => return begun,
+            }
+            tokio::time::sleep(REOPEN_WAIT).await;
+        }
+    }
+}
+
+/// Tells the control socket that no loop runs any more.
+struct Gone<'a>(&'a watch::Sender<Option<Served>>);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
 }
 
 impl Daemon {
-    /// Opens a node and starts its side. When its folder is accepted as it is, it is opened again as a
-    /// new one.
+    /// Opens a node and starts its duties. From then on a duty that fails is started again.
     ///
     /// # Errors
     /// Why it cannot start.
@@ -140,29 +195,44 @@ impl Daemon {
         side: NodeSide,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
-        let opened = open(home, side)?;
+        let lock = enter(home, side)?;
+        let opened = open(home)?;
         let prefer = opened.settings.prefer;
         let (lease, link) = Lease::start(home, side, opened.partner.is_none(), prefer);
-        let keeper = Keeper {
+        let (served, serves) = watch::channel(None);
+        let duties = Duties::default();
+        let desk = Desk {
+            served: serves.clone(),
+            lease: lease.clone(),
+            duties: duties.clone(),
+            idle: Arc::new(Idle::of(&opened)),
+        };
+        let control = Control::bind(home, desk)?;
+        let standing = Arc::new(Standing {
+            home: home.clone(),
             lease: lease.clone(),
             link,
             prefer,
-        };
-        let mut round = Round::start(opened, &keeper, stop.clone())?;
-        let home = home.clone();
-        let keep_running = async move {
-            loop {
-                match (&mut round.side).await {
-                    Ok(Ok(Ended::Stopped)) => return Ok(()),
-                    Ok(Ok(Ended::RootAccepted)) => {}
-                    Ok(Err(error)) => return Err(Failure::other("the daemon stopped", error)),
-                    Err(error) => return Err(Failure::other("the daemon stopped", error)),
-                }
-                drop(round);
-                info!("the folder was accepted as it is; beginning anew");
-                forget_root(&home)?;
-                round = Round::start(reopen(&home, side).await?, &keeper, stop.clone())?;
+            served,
+            stop: stop.clone(),
+        });
+        let round = Round::start(opened, &standing)?;
+        let first = tokio::spawn(Arc::clone(&standing).sync(round));
+        let watchdog = tokio::spawn(manager::watchdog(serves, lease.clone()));
+        let clients = tokio::spawn(control.serve());
+        let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
+        let keeper = lease.clone();
+        let parked = move |parked| {
+            // Without its sync a receiver cannot renew. A pusher cannot be asked for the role then, so it keeps it.
+            if side == NodeSide::Receiver {
+                keeper.set_safe_mode(parked);
             }
+        };
+        let sync = supervise(SYNC, duties, parked, stop, first, again);
+        let keep_running = async move {
+            // For as long as the process is a daemon: nobody else uses its home, and whoever asks is answered.
+            let _held = (lock, Aborted(clients), Aborted(watchdog));
+            sync.await
         };
         Ok(Self {
             task: tokio::spawn(keep_running),
@@ -187,42 +257,25 @@ impl Daemon {
     }
 }
 
-/// Opens a node again in the same process. What still runs of the round before holds the folder's lock
-/// for a moment.
-async fn reopen(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
-    let mut tries = 0;
-    loop {
-        match open(home, side) {
-            Err(_) if tries < REOPEN_TRIES => tries += 1,
-            opened => return opened,
-        }
-        tokio::time::sleep(REOPEN_WAIT).await;
+/// A task that ends when nobody wants it any more.
+struct Aborted<T = ()>(JoinHandle<T>);
+
+impl<T> Drop for Aborted<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 /// One run of a side, from opening its folder to its end.
 struct Round {
-    side: JoinHandle<std::io::Result<Ended>>,
+    side: Aborted<std::io::Result<Ended>>,
     /// What runs beside it.
-    beside: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Round {
-    fn drop(&mut self) {
-        for task in &self.beside {
-            task.abort();
-        }
-    }
+    _beside: Vec<Aborted>,
 }
 
 impl Round {
     /// Starts the side that the settings of an opened node name.
-    fn start(
-        opened: Opened,
-        keeper: &Keeper,
-        stop: watch::Receiver<bool>,
-    ) -> Result<Self, Failure> {
-        let control = Control::bind(&opened.home, keeper.lease.clone())?;
+    fn start(opened: Opened, standing: &Standing) -> Result<Self, Failure> {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (told, _) = broadcast::channel(EVENTS_MAX);
         let mut beside = vec![
@@ -233,10 +286,11 @@ impl Round {
                 told.subscribe(),
             )),
         ];
-        let watchdog = manager::watchdog(asks.clone(), keeper.lease.clone());
-        beside.push(tokio::spawn(watchdog));
-        if keeper.prefer != Prefer::None {
-            beside.push(tokio::spawn(watch_sync(asks.clone(), keeper.lease.clone())));
+        if standing.prefer != Prefer::None {
+            beside.push(tokio::spawn(watch_sync(
+                asks.clone(),
+                standing.lease.clone(),
+            )));
         }
         let root = opened.replica.root().display().to_string();
         info!(
@@ -267,9 +321,8 @@ impl Round {
                 let advertise = advertise.map(|address| address.as_str().to_owned());
                 let reachable =
                     advertise.or_else(|| (!bound.ip().is_unspecified()).then(|| bound.to_string()));
-                let side = pusher_side(opened, keeper, (listener, pins), asked, told, stop)?;
-                beside.push(tokio::spawn(control.serve(asks, reachable)));
-                Ok(Self { side, beside })
+                let side = pusher_side(opened, standing, (listener, pins), asked, told)?;
+                Ok(Self::served(side, beside, standing, asks, reachable))
             }
             Link::Dial { peer } => {
                 let Some(partner) = opened.partner.clone() else {
@@ -280,22 +333,37 @@ impl Round {
                         "",
                     ));
                 };
-                beside.push(tokio::spawn(control.serve(asks, None)));
                 let address = peer.as_str().to_owned();
-                let side = receiver_side(opened, keeper, (&partner, address), asked, told, stop);
-                Ok(Self { side, beside })
+                let side = receiver_side(opened, standing, (&partner, address), asked, told);
+                Ok(Self::served(side, beside, standing, asks, None))
             }
+        }
+    }
+
+    /// Lets clients in.
+    fn served(
+        side: JoinHandle<std::io::Result<Ended>>,
+        beside: Vec<JoinHandle<()>>,
+        standing: &Standing,
+        asks: mpsc::Sender<Ask>,
+        advertise: Option<String>,
+    ) -> Self {
+        standing
+            .served
+            .send_replace(Some(Served { asks, advertise }));
+        Self {
+            side: Aborted(side),
+            _beside: beside.into_iter().map(Aborted).collect(),
         }
     }
 }
 
 fn pusher_side(
     opened: Opened,
-    keeper: &Keeper,
+    standing: &Standing,
     (listener, pins): (Listener, Pins),
     asks: mpsc::Receiver<Ask>,
     told: broadcast::Sender<Told>,
-    stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<std::io::Result<Ended>>, Failure> {
     let mut meter = Meter::start();
     let keep_partner = keep_partner(
@@ -330,26 +398,22 @@ fn pusher_side(
             hints: opened.hints,
             listener,
             keep_partner,
-            lease: keeper.link.clone(),
-            role: keeper.lease.watch(),
+            lease: standing.link.clone(),
+            role: standing.lease.watch(),
             asks,
             told,
             process: Box::new(move |traffic| meter.measure(traffic)),
-            stop,
+            stop: standing.stop.clone(),
         };
-    Ok(tokio::spawn(holding(
-        opened.lock,
-        pusher::event_loop::run(parts),
-    )))
+    Ok(tokio::spawn(pusher::event_loop::run(parts)))
 }
 
 fn receiver_side(
     opened: Opened,
-    keeper: &Keeper,
+    standing: &Standing,
     (partner, address): (&Partner, String),
     asks: mpsc::Receiver<Ask>,
     told: broadcast::Sender<Told>,
-    stop: watch::Receiver<bool>,
 ) -> JoinHandle<std::io::Result<Ended>> {
     let mut meter = Meter::start();
     let mut dialer = Dialer::new(&opened.identity, Pins::new([partner.key]));
@@ -376,21 +440,14 @@ fn receiver_side(
         dialer,
         address,
         key: partner.key,
-        lease: keeper.link.clone(),
-        role: keeper.lease.watch(),
+        lease: standing.link.clone(),
+        role: standing.lease.watch(),
         asks,
         told,
         process: Box::new(move |traffic| meter.measure(traffic)),
-        stop,
+        stop: standing.stop.clone(),
     };
-    tokio::spawn(holding(opened.lock, receiver::event_loop::run(parts)))
-}
-
-/// Holds the home's lock for as long as the side runs.
-async fn holding<T>(lock: std::fs::File, side: impl Future<Output = T>) -> T {
-    let ended = side.await;
-    drop(lock);
-    ended
+    tokio::spawn(receiver::event_loop::run(parts))
 }
 
 fn keep_partner(

@@ -55,8 +55,10 @@ struct Keeper {
     machine: Machine,
     kept: Option<Kept>,
     link: Option<(u64, mpsc::UnboundedSender<Frame>)>,
-    /// Whether this node can do what a primary does.
+    /// Whether this node can do what a primary does: it does not stop.
     able: bool,
+    /// Whether one of its duties is parked.
+    safe_mode: bool,
     in_sync: bool,
     /// Since when it has been awake, if it has slept since its start.
     awake_since: Option<Moment>,
@@ -88,6 +90,7 @@ impl Lease {
             kept,
             link: None,
             able: true,
+            safe_mode: false,
             in_sync: false,
             awake_since: None,
         };
@@ -121,9 +124,15 @@ impl Lease {
         self.0.stir.notify_one();
     }
 
-    /// Says whether this node can do what a primary does. If it cannot, the role goes to the partner.
-    pub(crate) fn set_able(&self, able: bool) {
-        self.lock().able = able;
+    /// Says whether one of this node's duties is parked. Then the role goes to the partner, and stays there.
+    pub(crate) fn set_safe_mode(&self, safe_mode: bool) {
+        self.lock().safe_mode = safe_mode;
+        self.0.stir.notify_one();
+    }
+
+    /// Says that this node stops.
+    fn set_unable(&self) {
+        self.lock().able = false;
         self.0.stir.notify_one();
     }
 
@@ -139,7 +148,7 @@ impl Lease {
                 return;
             }
         }
-        self.set_able(false);
+        self.set_unable();
         let gone = views.wait_for(|view| view.lease.holder != Some(NodeSide::Receiver));
         let _ = tokio::time::timeout(LEAVE_WAIT, gone).await;
     }
@@ -153,7 +162,7 @@ impl Lease {
         let asked = {
             let mut keeper = self.lock();
             // A person knows better than the time since the lid was opened.
-            if to == keeper.side() && keeper.able {
+            if to == keeper.side() {
                 keeper.awake_since = None;
                 keeper.set_fitness(clock::now());
             }
@@ -352,12 +361,13 @@ impl Keeper {
         let awake = self
             .awake_since
             .is_none_or(|since| now >= since.after(AWAKE_MIN));
+        let able = self.able && !self.safe_mode;
         match &mut self.machine {
             // Whoever decides does not need to rest after a sleep: nobody else could have taken the role.
             Machine::Authority(authority) => {
-                authority.set_fitness(self.able, self.in_sync, now);
+                authority.set_fitness(able, self.in_sync, now);
             }
-            Machine::Holder(holder) => holder.set_fitness(self.able && awake, awake, now),
+            Machine::Holder(holder) => holder.set_fitness(able && awake, awake, now),
         }
     }
 
@@ -396,6 +406,7 @@ impl Keeper {
                 match () {
                     () if authority.acts().is_some() => Role::Primary,
                     () if authority.is_draining() => Role::Draining,
+                    () if self.safe_mode => Role::SafeMode,
                     () if free_at.is_some() && self.link.is_none() => Role::Candidate,
                     () => Role::Standby,
                 }
@@ -409,6 +420,7 @@ impl Keeper {
                 match () {
                     () if holder.acts(now).is_some() => Role::Primary,
                     () if holder.is_draining() => Role::Draining,
+                    () if self.safe_mode => Role::SafeMode,
                     () if holder.wants() => Role::Candidate,
                     () => Role::Standby,
                 }

@@ -17,6 +17,7 @@ mod open;
 mod partner;
 mod setup;
 mod small_file;
+mod supervisor;
 mod up;
 
 pub use daemon::run;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use carry::Ask;
 use sd_notify::NotifyState;
 use shared::control::Request;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::control::Served;
 use crate::lease::Lease;
 
 /// How often a service manager is told, as a share of the time after which it gives the daemon up.
@@ -31,28 +32,34 @@ pub(crate) fn stopping() {
 }
 
 /// Tells a service manager that waits for it that the daemon lives, for as long as it does.
-pub(crate) async fn watchdog(asks: mpsc::Sender<Ask>, lease: Lease) {
+pub(crate) async fn watchdog(served: watch::Receiver<Option<Served>>, lease: Lease) {
     let Some(given_up_after) = sd_notify::watchdog_enabled() else {
         return;
     };
     let each = given_up_after / TOLD_EACH;
     loop {
         sleep(each).await;
-        match timeout(given_up_after, answers(&asks)).await {
-            Ok(true) if lease.is_looked_after(LEASE_STILL_MAX) => tell(&[NotifyState::Watchdog]),
-            Ok(true) => warn!("the lease is not looked after"),
-            // The loop has ended; whoever started it knows.
-            Ok(false) => return,
-            Err(_) => warn!("the loop does not answer"),
+        let loop_now = served.borrow().clone();
+        let answered = match loop_now {
+            Some(served) => timeout(given_up_after, answers(&served.asks)).await.is_ok(),
+            // It has crashed; the supervisor knows.
+            None => true,
+        };
+        match () {
+            () if !answered => warn!("the loop does not answer"),
+            () if !lease.is_looked_after(LEASE_STILL_MAX) => warn!("the lease is not looked after"),
+            () => tell(&[NotifyState::Watchdog]),
         }
     }
 }
 
-/// Asks the side's loop for something that it has to do itself; returns whether it is there.
-async fn answers(asks: &mpsc::Sender<Ask>) -> bool {
+/// Asks the side's loop for something that it has to do itself. Returns when it has, or has ended.
+async fn answers(asks: &mpsc::Sender<Ask>) {
     let (answer, mut answers) = mpsc::channel(1);
     let request = Request::Status;
-    asks.send(Ask { request, answer }).await.is_ok() && answers.recv().await.is_some()
+    if asks.send(Ask { request, answer }).await.is_ok() {
+        answers.recv().await;
+    }
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -22,7 +22,7 @@ use crate::Failure;
 use crate::partner::Partner;
 use crate::small_file;
 
-/// A node that is ready to run. While it lives, no other process can use its home or its root.
+/// A node that is ready to run. While it lives, no other process can use its root.
 pub(crate) struct Opened {
     pub(crate) home: Home,
     pub(crate) settings: Settings,
@@ -34,8 +34,6 @@ pub(crate) struct Opened {
     pub(crate) looks: Looks,
     pub(crate) watcher: Watcher,
     pub(crate) hints: mpsc::UnboundedReceiver<Hint>,
-    /// Released by the kernel when the process ends, however it ends.
-    pub(crate) lock: File,
 }
 
 /// Which root a home belongs to.
@@ -44,11 +42,12 @@ struct RootNote {
     replica: String,
 }
 
-/// Opens a node.
+/// Takes a home for this process: while the lock lives, no other one can use it. The kernel releases it when
+/// the process ends, however it ends.
 ///
 /// # Errors
-/// The first thing that is wrong; nothing in the tree was changed.
-pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
+/// When it is no home of this side, or another process has it.
+pub(crate) fn enter(home: &Home, side: NodeSide) -> Result<File, Failure> {
     home.check()?;
     let settings = Settings::read(home)?;
     if settings.link.side() != side {
@@ -64,7 +63,16 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
         ));
     }
     Secrets::read(home, std::env::vars_os())?;
-    let lock = lock(home)?;
+    lock(home)
+}
+
+/// Opens the node of a home that was entered.
+///
+/// # Errors
+/// The first thing that is wrong; nothing in the tree was changed.
+pub(crate) fn open(home: &Home) -> Result<Opened, Failure> {
+    let settings = Settings::read(home)?;
+    let side = settings.link.side();
     let identity = Identity::load_or_create(&home.identity_dir())?;
     let state = home.state_dir();
     fs::create_dir_all(&state)
@@ -126,7 +134,6 @@ pub(crate) fn open(home: &Home, side: NodeSide) -> Result<Opened, Failure> {
         looks,
         watcher,
         hints,
-        lock,
     })
 }
 

@@ -223,18 +223,26 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             break;
         }
     }
-    this.jobs.stop();
-    if let Some(linked) = this.linked.take() {
-        linked.takes.hang_up();
-        this.leave_lease(&linked);
-        linked.connection.close("the pusher stops");
-    }
-    listener.close().await;
-    Ok(if this.root_accepted {
+    let ended = if this.root_accepted {
         Ended::RootAccepted
     } else {
         Ended::Stopped
-    })
+    };
+    drop(this);
+    listener.close().await;
+    Ok(ended)
+}
+
+/// Also when the loop is cut off in the middle of something: a connection that nobody ends would hold the port.
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.jobs.stop();
+        if let Some(linked) = self.linked.take() {
+            linked.takes.hang_up();
+            self.leave_lease(&linked);
+            linked.connection.close("the pusher stops");
+        }
+    }
 }
 
 impl EventLoop {

@@ -230,18 +230,28 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
             break;
         }
     }
-    this.jobs.stop();
-    if let Some(linked) = this.linked.take() {
-        linked.takes.hang_up();
-        this.lease.unlinked(linked.lease);
-        linked.connection.close("the receiver stops");
-    }
-    this.dialer.close().await;
-    Ok(if this.root_accepted {
+    let ended = if this.root_accepted {
         Ended::RootAccepted
     } else {
         Ended::Stopped
-    })
+    };
+    let dialer = Arc::clone(&this.dialer);
+    drop(this);
+    dialer.close().await;
+    Ok(ended)
+}
+
+/// Also when the loop is cut off in the middle of something: a connection that nobody ends would stay until the
+/// other side has given it up.
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.jobs.stop();
+        if let Some(linked) = self.linked.take() {
+            linked.takes.hang_up();
+            self.lease.unlinked(linked.lease);
+            linked.connection.close("the receiver stops");
+        }
+    }
 }
 
 impl EventLoop {

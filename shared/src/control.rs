@@ -81,6 +81,13 @@ pub enum Request {
         /// Whether without asking the other side, which is out of reach and does not act.
         force: bool,
     },
+    /// Do something to a duty of this node.
+    Duty {
+        /// Which, as [`DutyStatus::name`] says it.
+        name: String,
+        /// What.
+        act: DutyAct,
+    },
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
     Events,
     /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
@@ -173,7 +180,7 @@ pub enum Response {
     Paused(bool),
     /// To [`Request::Events`], many.
     Event(Event),
-    /// To [`Request::Resolve`] and [`Request::Confirm`]: what is going to happen now, one sentence.
+    /// To [`Request::Resolve`], [`Request::Confirm`] and [`Request::Duty`]: what is going to happen now, one sentence.
     Decided(String),
     /// To [`Request::Promote`], when that side has it: its epoch.
     Promoted(u64),
@@ -235,6 +242,9 @@ pub struct Status {
     pub peer: PeerStatus,
     /// The trees.
     pub sync: SyncStatus,
+    /// What the node keeps running.
+    #[serde(default)]
+    pub duties: Vec<DutyStatus>,
     /// The process.
     #[serde(rename = "self")]
     pub process: ProcessStatus,
@@ -474,8 +484,43 @@ pub struct ProcessStatus {
     pub net_bytes_min: u64,
     /// Time since the start.
     pub uptime_ms: u64,
-    /// How often the sync was started again in this process.
+    /// How often duties were started again in this process.
     pub restarts: u64,
+}
+
+/// Something that a node keeps running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DutyStatus {
+    /// Its name.
+    pub name: String,
+    /// In one word.
+    pub state: DutyState,
+    /// How often it was started again in this process.
+    pub restarts: u64,
+    /// Why it does not run, if it does not.
+    pub why: Option<String>,
+}
+
+/// The state of a duty in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DutyState {
+    /// It runs.
+    Running,
+    /// It has crashed, and is started again in some seconds at the most.
+    Waiting,
+    /// It has crashed again and again, and waits for a person.
+    Parked,
+}
+
+/// What can be done to a duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DutyAct {
+    /// End it and start it again, also when it is parked.
+    Restart,
+    /// End it as a crash would: a rehearsal.
+    Crash,
 }
 
 /// The answer to flush and verify.

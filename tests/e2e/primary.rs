@@ -213,3 +213,78 @@ fn a_role_is_forced_by_who_types_the_name_of_the_other_node() {
     assert!(is_primary(&pair, Side::Receiver) >= before + 1000);
     assert_eq!(pair.receiver.status()["lease"]["forced"], false);
 }
+
+#[test]
+fn a_node_whose_sync_crashes_again_and_again_is_in_safe_mode() {
+    let pair = Pair::running();
+    pair.receiver.ask(["promote"]).exits(0);
+    is_primary(&pair, Side::Receiver);
+    let duty = |node: &Node| node.status()["duties"][0].clone();
+    for crash in 1..=4 {
+        pair.receiver.ask(["duty", "crash", "sync"]).exits(0);
+        wait_until("it runs again", SOON, || {
+            let duty = duty(&pair.receiver);
+            (&duty["state"], &duty["restarts"]) == (&"running".into(), &crash.into())
+        });
+        // It is a restart and no change: nothing was lost, and the role stays.
+        let name = format!("after-{crash}.md");
+        write(&pair.pusher.root, &name, "1");
+        pair.arrives(Side::Receiver, &name, "1");
+    }
+    is_primary(&pair, Side::Receiver);
+    pair.receiver.ask(["duty", "crash", "sync"]).exits(0);
+    let problem = pair.receiver.problem("halted.safe_mode");
+    assert_eq!(problem["fix"], "layer-sync duty restart sync", "{problem}");
+    // Without its sync it cannot say that it lets go; the lease ends.
+    assert_eq!(role(&pair.receiver), "safe_mode");
+    wait_until("the pusher is primary", SOON, || {
+        role(&pair.pusher) == "primary"
+    });
+    pair.receiver.ask(["status", "--check"]).exits(5);
+    pair.receiver
+        .ask(["plan"])
+        .exits(5)
+        .says(&["does not run", "layer-sync status"]);
+    pair.receiver
+        .ask(["duty", "crash", "sync"])
+        .exits(1)
+        .says(&["does not run"]);
+    pair.receiver
+        .ask(["duty", "crash", "tea"])
+        .exits(2)
+        .says(&["no duty \"tea\"", "sync"]);
+
+    // A person starts it again; the role stays where it is.
+    write(&pair.pusher.root, "meanwhile.md", "1");
+    pair.receiver.ask(["duty", "restart", "sync"]).exits(0);
+    pair.arrives(Side::Receiver, "meanwhile.md", "1");
+    is_primary(&pair, Side::Pusher);
+    let listed = pair.receiver.ask(["duty", "list"]).exits(0).stdout;
+    assert!(
+        listed.starts_with("sync") && listed.contains("runs"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_pusher_whose_sync_is_parked_keeps_the_role() {
+    let pair = Pair::running();
+    let before = is_primary(&pair, Side::Pusher);
+    for crash in 1..=5 {
+        pair.pusher.ask(["duty", "crash", "sync"]).exits(0);
+        wait_until("it crashed", SOON, || {
+            let duty = pair.pusher.status()["duties"][0].clone();
+            duty["state"] == "parked" || duty["restarts"] == crash
+        });
+    }
+    pair.pusher.problem("halted.safe_mode");
+    // Nobody else could ask for it.
+    assert_eq!(
+        (role(&pair.pusher), epoch(&pair.pusher)),
+        ("primary".to_owned(), before)
+    );
+    pair.pusher.ask(["duty", "restart", "sync"]).exits(0);
+    write(&pair.pusher.root, "a.md", "1");
+    pair.arrives(Side::Receiver, "a.md", "1");
+    assert_eq!(is_primary(&pair, Side::Pusher), before);
+}

@@ -105,6 +105,7 @@ fn status(side: NodeSide, peer: PeerState, version: &str, problems: &[(&str, Hea
             set_hash: SetHash::default(),
             last_change: None,
         },
+        duties: Vec::new(),
         process: ProcessStatus {
             cpu_pct: 0.0,
             rss_bytes: 0,

@@ -99,6 +99,7 @@ impl Pusher {
             | Request::Restore { .. }
             | Request::Pair(_)
             | Request::Promote { .. }
+            | Request::Duty { .. }
             | Request::Events => {
                 self.actions.push(Action::Serve(client, request));
                 return;
@@ -529,6 +530,7 @@ impl Pusher {
                 set_hash: self.trees.view(Side::Alpha).hash(),
                 last_change: self.last_change,
             },
+            duties: Vec::new(),
             process: ProcessStatus {
                 cpu_pct: 0.0,
                 rss_bytes: 0,

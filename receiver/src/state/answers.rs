@@ -294,6 +294,7 @@ impl Receiver {
                 set_hash: self.hash(),
                 last_change: self.last_change,
             },
+            duties: Vec::new(),
             process: ProcessStatus {
                 cpu_pct: 0.0,
                 rss_bytes: 0,

@@ -44,6 +44,7 @@ pub(crate) fn healthy() -> Status {
             set_hash: SetHash::default(),
             last_change: Some(UtcMs(1_795_382_038_000)),
         },
+        duties: Vec::new(),
         process: ProcessStatus {
             cpu_pct: 0.31,
             rss_bytes: 63_963_136,
