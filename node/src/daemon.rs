@@ -442,6 +442,7 @@ fn receiver_side(
         key: partner.key,
         lease: standing.link.clone(),
         role: standing.lease.watch(),
+        wakes: standing.lease.wakes(),
         asks,
         told,
         process: Box::new(move |traffic| meter.measure(traffic)),

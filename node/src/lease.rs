@@ -41,6 +41,7 @@ struct Shared {
     /// Something has happened that the task has to look at.
     stir: Notify,
     view: watch::Sender<LeaseView>,
+    wakes: watch::Sender<u64>,
     home: Home,
     /// When the task has looked last.
     looked: Mutex<Moment>,
@@ -100,6 +101,7 @@ impl Lease {
             keeper: Mutex::new(keeper),
             stir: Notify::new(),
             view,
+            wakes: watch::Sender::new(0),
             home: home.clone(),
             looked: Mutex::new(now),
         }));
@@ -111,6 +113,11 @@ impl Lease {
     /// Returns who is primary, and is told when that changes.
     pub(crate) fn watch(&self) -> watch::Receiver<LeaseView> {
         self.0.view.subscribe()
+    }
+
+    /// Counts how often the machine has slept. It is told after the lease, so that nobody acts before that knows.
+    pub(crate) fn wakes(&self) -> watch::Receiver<u64> {
+        self.0.wakes.subscribe()
     }
 
     /// Returns how it stands now.
@@ -236,6 +243,9 @@ impl Lease {
             info!("the machine has slept");
         }
         self.lock().tick(slept);
+        if slept {
+            self.0.wakes.send_modify(|wakes| *wakes += 1);
+        }
         while let Some(work) = self.next_work() {
             match work {
                 Work::Store(record) => self.store(record).await,

@@ -53,6 +53,8 @@ pub struct Parts {
     pub lease: LeaseLink,
     /// Who is primary.
     pub role: watch::Receiver<LeaseView>,
+    /// Counts how often this machine has slept.
+    pub wakes: watch::Receiver<u64>,
     /// Requests of clients.
     pub asks: mpsc::Receiver<Ask>,
     /// Those who listen to events.
@@ -69,6 +71,7 @@ enum Input {
     Connected(Connection, Stream, link::Sender),
     NotConnected(String),
     Redial,
+    Woken,
     /// From the connection with this number, with the room that it takes until it is handled.
     Frame(u64, Frame, Room),
     Batch(u64, SentBatch, Option<u64>, Stream),
@@ -132,6 +135,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
     let Parts {
         lease,
         mut role,
+        mut wakes,
         mut asks,
         told,
         mut process,
@@ -181,6 +185,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                     Some(input) = queue.recv() => input,
                     Some(hint) = hints.recv() => Input::Event(Event::Hint(hint)),
                     Some(ask) = asks.recv() => Input::Asked(ask),
+                    Ok(()) = wakes.changed() => Input::Woken,
                     Ok(()) = role.changed() => {
                         Input::Event(Event::Role(role.borrow_and_update().clone()))
                     }
@@ -211,6 +216,7 @@ pub async fn run(parts: Parts) -> std::io::Result<Ended> {
                 this.dialling = false;
                 this.dial();
             }
+            Input::Woken => this.woken(),
             Input::Frame(number, frame, _room) => {
                 if this.is_current(number) && this.may_ask(&frame) {
                     this.apply(Event::Frame(frame));
@@ -496,6 +502,15 @@ impl EventLoop {
         linked.connection.close(&reason);
         self.apply(Event::Unlinked(reason));
         self.redial_later();
+    }
+
+    /// The connection from before the sleep may be dead, and nobody would notice for half a minute; the network
+    /// may be another one. So it is dialled anew, at once.
+    fn woken(&mut self) {
+        self.backoff.reset();
+        if let Some(number) = self.linked.as_ref().map(|linked| linked.number) {
+            self.ended(number, "this machine has slept".into());
+        }
     }
 
     fn traffic(&self) -> Traffic {

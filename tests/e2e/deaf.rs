@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use carry::Heard;
 use config::settings::KeptSettings;
 use disk::looks::Looks;
 use disk::quiet::Quiet;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use crate::harness::{difference, wait_until, write};
+use crate::harness::{SOON, difference, wait_until, write};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const PAIR: PairId = PairId([7; 16]);
@@ -72,8 +73,16 @@ fn nothing_measured() -> ProcessStatus {
     }
 }
 
+/// What the receiver hears besides the files.
+struct Beside {
+    wakes: watch::Sender<u64>,
+    link: mpsc::UnboundedReceiver<Heard>,
+}
+
 /// Starts both sides; they stop when `stop` says so.
-fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
+fn start(scratch: &Path, stop: &watch::Receiver<bool>) -> Beside {
+    let (wakes, woken) = watch::channel(0);
+    let (lease, hears) = carry::LeaseLink::new();
     let identities = [Identity::generate().unwrap(), Identity::generate().unwrap()];
     let keys = identities.each_ref().map(Identity::fingerprint);
     let (here, there) = (disk(scratch, "pusher"), disk(scratch, "receiver"));
@@ -132,8 +141,9 @@ fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
         dialer: Dialer::new(&identities[1], Pins::new([keys[0]])),
         address,
         key: keys[0],
-        lease: carry::LeaseLink::new().0,
+        lease,
         role: watch::channel(shared::control::LeaseView::default()).1,
+        wakes: woken,
         asks: mpsc::channel(1).1,
         told: broadcast::channel(1).0,
         process: Box::new(|_| nothing_measured()),
@@ -141,6 +151,7 @@ fn start(scratch: &Path, stop: &watch::Receiver<bool>) {
     };
     tokio::spawn(pusher::event_loop::run(pusher));
     tokio::spawn(receiver::event_loop::run(receiver));
+    Beside { wakes, link: hears }
 }
 
 #[test]
@@ -148,7 +159,7 @@ fn when_every_event_is_lost_the_trees_become_equal_all_the_same() {
     let scratch = TempDir::with_prefix("ls-e2e-").unwrap();
     let (stop, stopped) = watch::channel(false);
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(async { start(scratch.path(), &stopped) });
+    let _beside = runtime.block_on(async { start(scratch.path(), &stopped) });
     let [here, there] = ["pusher", "receiver"].map(|name| scratch.path().join(name));
     let mut slowest = Duration::ZERO;
     for round in 0..6 {
@@ -169,6 +180,30 @@ fn when_every_event_is_lost_the_trees_become_equal_all_the_same() {
         slowest = slowest.max(written.elapsed());
     }
     println!("without a single event, interval {INTERVAL:?}: the slowest change took {slowest:?}");
+    stop.send(true).unwrap();
+    runtime.shutdown_timeout(Duration::from_secs(2));
+}
+
+#[test]
+fn a_receiver_that_slept_dials_anew_at_once() {
+    let scratch = TempDir::with_prefix("ls-e2e-").unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut beside = start(scratch.path(), &stopped);
+        let mut heard = async || {
+            let heard = tokio::time::timeout(SOON, beside.link.recv()).await;
+            heard
+                .expect("something of the link")
+                .expect("the loop runs")
+        };
+        assert!(matches!(heard().await, Heard::Linked(1, _)));
+        for woken in 1..4 {
+            beside.wakes.send(woken).unwrap();
+            assert!(matches!(heard().await, Heard::Unlinked(old) if old == woken));
+            assert!(matches!(heard().await, Heard::Linked(new, _) if new == woken + 1));
+        }
+    });
     stop.send(true).unwrap();
     runtime.shutdown_timeout(Duration::from_secs(2));
 }
