@@ -1,8 +1,9 @@
 //! Keeps this node's part of the lease: the state machine of its side, the clock, the record on disk and the
 //! streams to the partner.
 //!
-//! One task does what the state machine wants, under a lock that nobody holds for long. It makes a record durable before the machine hears of it, so that nothing is answered and nobody acts
-//! before that. A machine that slept is told so before anything else.
+//! One task does what the state machine wants, under a lock that nobody holds for long. It makes a record
+//! durable before the machine hears of it, so that nothing is answered and nobody acts before that. After a
+//! sleep the machine is told of it before anything else.
 
 mod record;
 

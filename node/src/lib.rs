@@ -18,6 +18,7 @@ mod partner;
 mod setup;
 mod small_file;
 mod supervisor;
+mod sync;
 mod up;
 
 pub use daemon::run;

@@ -10,9 +10,9 @@ use shared::control::{
 use shared::hash::SetHash;
 
 use crate::clock;
-use crate::daemon::SYNC;
 use crate::measure::Meter;
 use crate::open::Opened;
+use crate::sync::SYNC;
 
 /// The facts that do not change while the daemon runs.
 pub(crate) struct Idle {
