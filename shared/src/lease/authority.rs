@@ -161,6 +161,7 @@ impl Authority {
             (Stance::Fit | Stance::Able | Stance::Unable, State::Theirs { .. }) => self.take(),
             (Stance::Fit | Stance::Able | Stance::Unable, State::Draining { asked: Some(_) }) => {
                 self.state = State::Draining { asked: None };
+                self.tell();
             }
             // It will be told when that is durable.
             (_, State::Storing { .. }) => {}

@@ -194,6 +194,12 @@ fn a_receiver_that_goes_away_while_it_is_waited_for_gets_nothing() {
     authority.renewed(renewal(2, Stance::Asks), at(1));
     authority.unlinked(at(2));
     assert_eq!(authority.acts(), Some(Epoch(1)));
+    // One that changes its mind is told how it stands.
+    authority.renewed(renewal(3, Stance::Asks), at(2));
+    authority.renewed(renewal(4, Stance::Able), at(2));
+    let said = run(&mut authority, at(2));
+    assert_eq!(said, [Answer::Stands(record(1, Pusher))]);
+    assert_eq!(authority.acts(), Some(Epoch(1)));
     // One that changes its mind while the grant is made durable gets nothing either.
     let mut authority = acting();
     authority.renewed(renewal(2, Stance::Asks), at(1));

@@ -9,11 +9,13 @@ use crate::lease::Prefer;
 
 const SEEDS: u64 = 400;
 /// Seeds beyond those that once found a fault.
-const FOUND: [u64; 2] = [
+const FOUND: [u64; 3] = [
     // An answer with a second grant was lost; told of it, the receiver let go while it was still acting.
     17_467,
     // A grant that was being made durable was sent on the next connection, to a renewal of the same number.
     61_819,
+    // A receiver that asked and changed its mind at once was not told how it stands.
+    50_484,
 ];
 /// How long one run lasts, in milliseconds.
 const RUN: u64 = 600_000;
@@ -57,6 +59,11 @@ impl Chance {
 }
 
 fn run(seed: u64, broken: Broken) -> World {
+    run_with(seed, broken, false)
+}
+
+/// One run; with `force` a person forces the role to the receiver now and then.
+fn run_with(seed: u64, broken: Broken, force: bool) -> World {
     let mut chance = Chance(seed);
     let rates = [900 + chance.below(201), 900 + chance.below(201)];
     let prefer = match chance.below(4) {
@@ -79,6 +86,9 @@ fn run(seed: u64, broken: Broken) -> World {
             if chance.one_in(2) {
                 world.end_effect(side);
             }
+        }
+        if force && !world.is_dialled() && chance.one_in(10) {
+            world.force();
         }
         if !world.is_dialled() && chance.one_in(5) {
             world.link();
@@ -121,7 +131,12 @@ fn calm(world: &mut World) {
         world.set_fitness(side, true, false);
     }
     world.link();
-    let end = world.now + QUIET;
+    rest(world, QUIET);
+}
+
+/// Lets time pass in which nothing goes wrong.
+fn rest(world: &mut World, span: u64) {
+    let end = world.now + span;
     while world.now < end {
         world.pass(100, &mut |_| 10);
         for side in [Pusher, Receiver] {
@@ -142,6 +157,8 @@ fn at_no_instant_two_sides_may_act() {
             world.acting().is_some(),
             "seed {seed}: nobody acts in the end"
         );
+        let [ours, theirs] = world.epochs();
+        assert_eq!(ours, theirs, "seed {seed}: they do not know the same");
         for (side, count) in [Pusher, Receiver].into_iter().zip(&mut effects) {
             *count += world.seen.effects.get(side.name()).copied().unwrap_or(0);
         }
@@ -151,6 +168,26 @@ fn at_no_instant_two_sides_may_act() {
         effects.iter().all(|effects| *effects > SEEDS * 100),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_forced_role_heals_when_the_two_meet() {
+    let mut forced = 0;
+    for seed in (0..SEEDS).chain(FOUND) {
+        let mut world = run_with(seed, Broken::Nothing, true);
+        forced += u64::from(world.forced);
+        // What was begun under the other epoch is over, and nobody acts under it again.
+        world.healed();
+        rest(&mut world, QUIET);
+        assert_eq!(world.seen.violation, None, "seed {seed}");
+        assert!(
+            world.acting().is_some(),
+            "seed {seed}: nobody acts in the end"
+        );
+        let [ours, theirs] = world.epochs();
+        assert_eq!(ours, theirs, "seed {seed}");
+    }
+    assert!(forced > SEEDS / 4, "only {forced} runs were forced");
 }
 
 #[test]

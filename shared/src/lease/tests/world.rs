@@ -96,6 +96,8 @@ pub(super) struct World {
     last: Option<(Epoch, NodeSide)>,
     pub(super) prefer: Prefer,
     pub(super) broken: Broken,
+    /// Whether a person has forced the role, so that two sides may act until that has healed.
+    pub(super) forced: bool,
     pub(super) seen: Seen,
 }
 
@@ -129,6 +131,7 @@ impl World {
             last: None,
             prefer,
             broken,
+            forced: false,
             seen: Seen::default(),
         };
         this.start(Pusher);
@@ -268,6 +271,24 @@ impl World {
         }
     }
 
+    /// A person takes the role to the receiver, if that cannot ask.
+    pub(super) fn force(&mut self) {
+        if let (false, Some(holder)) = (self.is_stopped(Receiver), &mut self.holder) {
+            self.forced |= holder.force().is_ok();
+        }
+    }
+
+    /// From now on two sides may not act any more.
+    pub(super) fn healed(&mut self) {
+        self.forced = false;
+        self.last = None;
+    }
+
+    /// Returns the epochs that are durable on both sides.
+    pub(super) fn epochs(&self) -> [Option<Epoch>; 2] {
+        self.disks.map(|record| record.map(|record| record.epoch))
+    }
+
     pub(super) fn set_fitness(&mut self, side: NodeSide, able: bool, fit: bool) {
         let now = self.clock(side);
         if self.is_stopped(side) {
@@ -294,7 +315,7 @@ impl World {
         let Some(permit) = permit else { return };
         *self.seen.effects.entry(side.name()).or_default() += 1;
         let other = self.effects.iter().find(|effect| effect.side != side);
-        if let Some(other) = other {
+        if let (Some(other), false) = (other, self.forced) {
             self.seen.violation.get_or_insert(format!(
                 "at {} ms the {} acts (epoch {}) while an effect of the {} (epoch {}) lasts until {} ms",
                 self.now,
@@ -305,7 +326,7 @@ impl World {
                 other.until,
             ));
         }
-        if let Some((epoch, last)) = self.last
+        if let (Some((epoch, last)), false) = (self.last, self.forced)
             && (permit.epoch() < epoch || (permit.epoch() == epoch && last != side))
         {
             self.seen.violation.get_or_insert(format!(
