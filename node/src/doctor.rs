@@ -179,6 +179,7 @@ pub fn examine(home: &Home, command: &str, asked: &Asked, now: UtcMs) -> Vec<Che
         checks.extend(partner::link(&case, settings, partner.as_ref()));
     }
     checks.extend(daemon::peer(&case));
+    checks.extend(daemon::lease(&case));
     checks.extend(daemon::sync(&case));
     checks
 }

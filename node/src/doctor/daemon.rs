@@ -1,7 +1,7 @@
 //! The daemon, and what it says: about itself, the other node, the trees.
 
 use config::Settings;
-use shared::control::{Health, PeerState, Problem};
+use shared::control::{Health, NodeSide, PeerState, Problem, Role, Status};
 
 use super::mend::Mend;
 use super::own::sentence;
@@ -78,6 +78,56 @@ pub(super) fn peer(case: &Case<'_>) -> Option<Check> {
         _ => Check::ok(
             NAME,
             format!("{} runs version {} as well.", theirs.id, theirs.version),
+        ),
+    })
+}
+
+/// One node is primary, and both say the same one.
+pub(super) fn lease(case: &Case<'_>) -> Option<Check> {
+    const NAME: &str = "lease";
+    let Asked::Running { status, peer } = case.asked else {
+        return None;
+    };
+    let Some(holder) = status.lease.holder else {
+        let text = "No node has been primary yet; the pusher is, half a minute after its start.";
+        return Some(Check::ok(NAME, text));
+    };
+    let theirs = peer.as_ref().map(|peer| &peer.status);
+    let both = status.node.role == Role::Primary
+        && theirs.is_some_and(|theirs| theirs.node.role == Role::Primary);
+    let differs = theirs.filter(|theirs| {
+        (theirs.lease.holder, theirs.node.epoch) != (Some(holder), status.node.epoch)
+    });
+    let says = |status: &Status| {
+        let holder = status.lease.holder.map_or("nobody", NodeSide::name);
+        format!(
+            "{} says that the {holder} has epoch {}",
+            status.node.id, status.node.epoch
+        )
+    };
+    let look = format!("{} status, on both", case.command);
+    Some(match differs {
+        _ if both => Check::wrong(
+            NAME,
+            "Both nodes say that they are primary.",
+            "stop one of the daemons, and start it again",
+        ),
+        Some(theirs) => {
+            let text = format!("{}, and {}.", says(status), says(theirs));
+            Check::warning(NAME, text, look)
+        }
+        None if status.lease.forced => Check::warning(
+            NAME,
+            "The receiver is primary because a person forced it; the pusher has not agreed yet.",
+            "make sure that the pusher does not act, or link the two",
+        ),
+        None => Check::ok(
+            NAME,
+            format!(
+                "The {} is primary, epoch {}.",
+                holder.name(),
+                status.node.epoch
+            ),
         ),
     })
 }

@@ -255,6 +255,45 @@ fn what_the_other_node_says() {
 }
 
 #[test]
+fn one_node_is_primary_and_both_say_so() {
+    let made = Made::new();
+    let said = |side, role, epoch, holder| {
+        let mut status = status(side, PeerState::Linked, "1", &[]);
+        (status.node.role, status.node.epoch, status.lease.holder) = (role, epoch, holder);
+        status
+    };
+    let (pusher, receiver) = (NodeSide::Pusher, NodeSide::Receiver);
+    let check = |epoch, role, holder, state, text: &str| {
+        let ours = said(pusher, Role::Primary, 7, Some(pusher));
+        let theirs = said(receiver, role, epoch, holder);
+        let checks = made.examine(&running(ours, Some(theirs)));
+        let found = find(&checks, "lease");
+        assert_eq!(found.state, state, "{found:?}");
+        assert!(found.text.contains(text), "{found:?}");
+    };
+    check(
+        7,
+        Role::Standby,
+        Some(pusher),
+        State::Ok,
+        "The pusher is primary, epoch 7",
+    );
+    check(
+        6,
+        Role::Standby,
+        Some(receiver),
+        State::Warning,
+        "the receiver has epoch 6",
+    );
+    check(8, Role::Primary, Some(receiver), State::Wrong, "Both nodes");
+
+    let mut forced = said(receiver, Role::Primary, 1007, Some(receiver));
+    forced.lease.forced = true;
+    let checks = made.examine(&running(forced, None));
+    assert_eq!(find(&checks, "lease").state, State::Warning);
+}
+
+#[test]
 fn what_waits_for_a_person() {
     let made = Made::new();
     let check = |problems: &[(&str, Health)], held, state, fix: &str| {
