@@ -318,7 +318,7 @@ impl Pusher {
             }
             Event::RulesRead(file) => self.rules_read(file),
             Event::Asked(client, request) => self.asked(client, request),
-            Event::Role(role) => self.lease = role,
+            Event::Role(role) => self.role_changed(role),
             Event::Tick => {}
         }
         self.advance();
@@ -852,6 +852,21 @@ impl Pusher {
             self.trees.view(Side::Alpha).hash(),
             self.trees.view(Side::Beta).hash(),
         )
+    }
+
+    fn role_changed(&mut self, role: LeaseView) {
+        if let Some(side) = role.changed_since(&self.lease) {
+            let node = match side {
+                NodeSide::Pusher => &self.setup.node,
+                _ => &self.setup.peer,
+            };
+            self.tell(Happening::Primary {
+                side,
+                node: node.clone(),
+                epoch: role.epoch,
+            });
+        }
+        self.lease = role;
     }
 
     fn tell(&mut self, what: Happening) {

@@ -277,7 +277,7 @@ impl Receiver {
             Event::Unlinked(reason) => self.unlinked(reason),
             Event::RulesRead(file) => self.rules_read(file),
             Event::Asked(client, request) => self.asked(client, request),
-            Event::Role(role) => self.lease = role,
+            Event::Role(role) => self.role_changed(role),
             Event::Tick => {}
         }
         while let Some(look) = self.looks.poll(self.now) {
@@ -843,6 +843,21 @@ impl Receiver {
             Some(Err(refused)) => self.rules_refused(&refused),
             None => self.rules_differ = true,
         }
+    }
+
+    fn role_changed(&mut self, role: LeaseView) {
+        if let Some(side) = role.changed_since(&self.lease) {
+            let node = match side {
+                NodeSide::Receiver => &self.setup.node,
+                _ => &self.setup.peer,
+            };
+            self.tell(Happening::Primary {
+                side,
+                node: node.clone(),
+                epoch: role.epoch,
+            });
+        }
+        self.lease = role;
     }
 
     fn tell(&mut self, what: Happening) {

@@ -372,6 +372,12 @@ pub struct LeaseView {
 }
 
 impl LeaseView {
+    /// Returns the side that is primary now and was not in `before`. The first one that is heard of is no change.
+    pub fn changed_since(&self, before: &Self) -> Option<NodeSide> {
+        let before = before.lease.holder?;
+        self.lease.holder.filter(|holder| *holder != before)
+    }
+
     /// Returns whether the role, the epoch and the holder are the same; time passes all the while.
     pub fn is_as(&self, other: &Self) -> bool {
         let facts = |view: &Self| {
@@ -783,4 +789,13 @@ pub enum Happening {
     Halted(Problem),
     /// Somebody paused or resumed the pair.
     Paused(bool),
+    /// Another side is primary than before.
+    Primary {
+        /// Which.
+        side: NodeSide,
+        /// The name of its node.
+        node: String,
+        /// The number of its lease.
+        epoch: u64,
+    },
 }

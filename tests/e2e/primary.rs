@@ -1,12 +1,14 @@
 //! Who is primary: promotions, a primary that dies, sleeps or is stopped, and a pusher that is out of reach.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{
-    Answer, Node, Pair, SOON, Side, layer_sync_told, names, read, wait_until, write,
+    Answer, Node, Pair, SOON, Side, command, layer_sync_told, names, read, wait_until, write,
 };
 
 /// A lease that nobody renews ends after 15 s.
@@ -88,6 +90,47 @@ fn the_role_is_handed_over_and_back() {
         .exits(2)
         .says(&["no node \"nas\"", "mac"]);
     pair.pusher.ask(["promote", "--force"]).exits(2);
+}
+
+#[test]
+fn who_follows_the_events_hears_of_a_change_on_both_sides() {
+    let pair = Pair::running();
+    is_primary(&pair, Side::Pusher);
+    let followed = pair.nodes().map(|node| {
+        let mut command = command(&node.home);
+        command.args(["events", "--follow"]).stdout(Stdio::piped());
+        let mut events = command.spawn().unwrap();
+        let lines = BufReader::new(events.stdout.take().unwrap()).lines();
+        (events, lines)
+    });
+    // Whoever follows is there when it sees a change.
+    let begun = std::thread::scope(|scope| {
+        let readers = followed.map(|(mut events, lines)| {
+            scope.spawn(move || {
+                let line = lines
+                    .map(Result::unwrap)
+                    // The time of day stands before it.
+                    .find_map(|line| Some(line.split_once("  primary      ")?.1.to_owned()));
+                events.kill().unwrap();
+                events.wait().unwrap();
+                line
+            })
+        });
+        let mut to = ["receiver", "pusher"].iter().cycle();
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            pair.pusher
+                .ask(["promote", "--to", to.next().unwrap()])
+                .exits(0);
+        }
+        readers.map(|reader| reader.join().unwrap().unwrap())
+    });
+    for line in begun {
+        assert!(
+            line.starts_with("mac, the receiver, epoch ")
+                || line.starts_with("vm, the pusher, epoch "),
+            "{line}"
+        );
+    }
 }
 
 #[test]

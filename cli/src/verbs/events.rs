@@ -56,6 +56,7 @@ fn ends(what: &Happening) -> bool {
         Happening::Changed { .. }
         | Happening::Conflict { .. }
         | Happening::Held(_)
+        | Happening::Primary { .. }
         | Happening::Linked { .. } => false,
     }
 }
@@ -98,6 +99,11 @@ pub(super) fn line(event: &Event) -> String {
             let name = sync_name(SyncState::UpToDate);
             format!("{name:<11}  {}, {}", count(*files, "file"), size(*bytes))
         }
+        Happening::Primary { side, node, epoch } => format!(
+            "primary      {}, the {}, epoch {epoch}",
+            plain(node),
+            side.name()
+        ),
         Happening::Paused(true) => "paused".to_owned(),
         Happening::Paused(false) => "resumed".to_owned(),
     };
@@ -208,6 +214,14 @@ mod tests {
                 bytes: 85_144_371,
             },
             "up to date   9,363 files, 81.2 MiB",
+        );
+        check(
+            Happening::Primary {
+                side: NodeSide::Receiver,
+                node: "mac".to_owned(),
+                epoch: 42,
+            },
+            "primary      mac, the receiver, epoch 42",
         );
         check(Happening::Paused(true), "paused");
         check(Happening::Paused(false), "resumed");
