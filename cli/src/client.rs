@@ -11,7 +11,7 @@ use config::{Home, HomeRefused, Settings};
 use shared::control::{LINE_BYTES_MAX, Refused, Request, Response, exit};
 
 use crate::failure::Failure;
-use crate::human::plain;
+use shared::words::plain;
 
 /// Longest wait for an answer that needs no work. At it the verb fails with [`ClientError::Silent`].
 pub(crate) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);

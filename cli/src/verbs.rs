@@ -22,14 +22,14 @@ use std::time::{Duration, SystemTime};
 use config::home::shell_word;
 use config::{Home, HomeRefused};
 use serde::Serialize;
-use shared::control::{NodeSide, Problem, Request, Response, Status};
+use shared::control::{NodeSide, Request, Response, Status};
 use shared::path::RelPath;
 use shared::utc::UtcMs;
 
 use crate::args::{Log, Verb};
 use crate::client::{ANSWER_WAIT_MAX, Client, ClientError};
 use crate::failure::Failure;
-use crate::human::{Paint, plain};
+use crate::human::Paint;
 use crate::paths;
 
 /// Does what was typed and returns the exit code.
@@ -147,26 +147,4 @@ fn paint() -> Paint {
 fn now() -> UtcMs {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     UtcMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Writes problems, two lines each: what is wrong, and what helps.
-fn problem_lines(problems: &[Problem]) -> String {
-    let mut lines = String::new();
-    for problem in problems {
-        let label = match problem.severity {
-            shared::control::Health::Healthy => "Note",
-            shared::control::Health::Degraded => "Degraded",
-            shared::control::Health::Held => "Held",
-            shared::control::Health::Halted => "Halted",
-        };
-        let path = match &problem.path {
-            Some(path) => format!("\"{}\": ", plain(path)),
-            None => String::new(),
-        };
-        lines += &format!("{label:<8} {path}{}\n", plain(&problem.text));
-        if !problem.fix.is_empty() {
-            lines += &format!("         Next: {}\n", plain(&problem.fix));
-        }
-    }
-    lines
 }

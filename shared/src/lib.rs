@@ -33,6 +33,10 @@ pub mod safety;
 
 pub mod control;
 
+pub mod words;
+
+pub mod block;
+
 pub mod lease;
 
 pub mod history;

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use shared::block::problem_lines;
 use shared::control::{Compared, Health, PeerState, Request, Response, exit};
 
-use super::status::{sync_name, waiting};
-use super::{Caller, print, print_json, problem_lines};
+use super::{Caller, print, print_json};
 use crate::args::Shown;
 use crate::client::{Client, ClientError, WORK_WAIT_MAX};
 use crate::failure::Failure;
-use crate::human::count;
+use shared::block::waiting;
+use shared::words::count;
+use shared::words::sync_name;
 
 /// Waits until everything that changed before now is durable on both sides.
 pub(super) fn flush(caller: &Caller, timeout: Duration, shown: Shown) -> Result<u8, Failure> {

@@ -6,7 +6,7 @@ use super::{Caller, print, print_json};
 use crate::args::{Confirm, Resolve};
 use crate::client::{ANSWER_WAIT_MAX, ClientError};
 use crate::failure::Failure;
-use crate::human::plain;
+use shared::words::plain;
 
 /// What accepts the folder of a node as it is, in the place of a batch.
 const ROOT: &str = "root";

@@ -12,7 +12,8 @@ use super::{Caller, now, paint, print, print_json};
 use crate::args;
 use crate::client::{ANSWER_WAIT_MAX, Client, ClientError};
 use crate::failure::Failure;
-use crate::human::{Paint, plain};
+use crate::human::Paint;
+use shared::words::plain;
 
 /// Examines the node; with `--fix`, mends first what is safe to mend.
 pub(super) fn doctor(caller: &Caller, wish: &args::Doctor) -> Result<u8, Failure> {

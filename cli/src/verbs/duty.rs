@@ -6,7 +6,7 @@ use super::{Caller, print, print_json};
 use crate::args::Duty;
 use crate::client::ANSWER_WAIT_MAX;
 use crate::failure::Failure;
-use crate::human::{count, plain};
+use shared::words::{count, plain};
 
 /// Lists the duties of the node, or does something to one.
 pub(super) fn duty(caller: &Caller, wish: Duty) -> Result<u8, Failure> {

@@ -7,12 +7,12 @@ use shared::control::{
     Change, Event, Happening, Health, Problem, Request, Response, Status, SyncState, exit,
 };
 
-use super::status::sync_name;
 use super::{Caller, print, print_json};
 use crate::args::Shown;
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
-use crate::human::{clock, count, plain, size};
+use shared::words::sync_name;
+use shared::words::{clock, count, plain, size};
 
 /// How often it is looked whether anything is still under way.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use shared::control::exit;
 use super::{Caller, print};
 use crate::args::Init;
 use crate::failure::Failure;
-use crate::human::plain;
+use shared::words::plain;
 
 /// Makes a pusher.
 pub(super) fn init(caller: &Caller, side: Init) -> Result<u8, Failure> {

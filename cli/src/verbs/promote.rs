@@ -8,7 +8,7 @@ use super::{Caller, print, print_json};
 use crate::args::Promote;
 use crate::client::WORK_WAIT_MAX;
 use crate::failure::Failure;
-use crate::human::plain;
+use shared::words::plain;
 
 /// Hands the role over, and returns when that side has it.
 pub(super) fn promote(caller: &Caller, wish: &Promote) -> Result<u8, Failure> {

@@ -1,12 +1,14 @@
 //! `plan`, `why`, `conflicts`, `versions`: look, and change nothing.
 
+use shared::block::problem_lines;
 use shared::control::{ConflictView, PlanView, Request, Response, Version, Why, exit};
 
-use super::{Caller, print, print_json, problem_lines};
+use super::{Caller, print, print_json};
 use crate::args::{OnPath, Shown};
 use crate::client::{ANSWER_WAIT_MAX, WORK_WAIT_MAX};
 use crate::failure::Failure;
-use crate::human::{count, moment, plain, size, table};
+use crate::human::table;
+use shared::words::{count, moment, plain, size};
 
 /// Shows what the next cycle would do.
 pub(super) fn plan(caller: &Caller, shown: Shown) -> Result<u8, Failure> {

@@ -10,7 +10,7 @@ use super::{Caller, now, print, print_json};
 use crate::args::{OnPath, Shown};
 use crate::client::{ANSWER_WAIT_MAX, WORK_WAIT_MAX};
 use crate::failure::Failure;
-use crate::human::{count, plain, size};
+use shared::words::{count, plain, size};
 
 /// Prints a pairing code: alone on stdout, explained on stderr.
 pub(super) fn pair(caller: &Caller, address: Option<Address>, shown: Shown) -> Result<u8, Failure> {

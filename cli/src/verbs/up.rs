@@ -14,14 +14,15 @@ use config::Home;
 use config::home::shell_word;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use node::Up;
+use shared::block::problem_lines;
 use shared::control::{Happening, Health, Problem, Request, Response, Status, SyncState, exit};
 
-use super::{Caller, compare, events, make, print, problem_lines};
+use super::{Caller, compare, events, make, print};
 use crate::args;
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
-use crate::human::{count, size, span};
 use meter::{Meter, Pace, Progress};
+use shared::words::{count, size, span};
 use signal::StopSignal;
 
 /// Longest time between two looks at the stop signal.
@@ -217,7 +218,7 @@ fn summary_line(word: &str, status: &Status, took: Duration) -> String {
     let counts = &status.sync.counts;
     let held = match counts.held {
         0 => String::new(),
-        held => format!(", {} held", crate::human::number(held)),
+        held => format!(", {} held", shared::words::number(held)),
     };
     format!(
         "{word}: {}, {} in {}{held}\n",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::control::{PeerState, Status, SyncState};
 
-use crate::human::{number, size, span};
+use shared::words::{number, size, span};
 
 /// The rate is that of this much of the past.
 const RATE_OVER: Duration = Duration::from_secs(5);
