@@ -106,6 +106,11 @@ pub(crate) enum Verb {
     Resume(Shown),
     /// Have this node be the primary, or the other one
     Promote(Promote),
+    /// Say who may speak with the bot, or say something through it
+    Bot {
+        #[command(subcommand)]
+        wish: Bot,
+    },
     /// Show what happens, until everything is equal
     Events {
         /// Go on until interrupted
@@ -241,6 +246,29 @@ pub(crate) enum Duty {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Bot {
+    /// Make a one-time code; whoever sends `/pair CODE` to the bot is its owner
+    Pair(Shown),
+    /// Show who may speak with it, or let somebody ask it who changes nothing
+    Allow {
+        /// The person's number at Telegram: the bot tells it to whom it refuses
+        user: Option<i64>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Listen to somebody no more
+    Deny {
+        /// The person's number at Telegram
+        user: i64,
+    },
+    /// Send a text to the owner
+    Send {
+        /// The text; `-` reads it from standard input
+        text: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ServiceAct {
     /// Write the unit or the agent, check it, start it now and at every start of the machine
     Install {
@@ -354,6 +382,12 @@ mod tests {
         check("layer-sync duty restart sync", true);
         check("layer-sync duty list --json", true);
         check("layer-sync duty crash", false);
+        check("layer-sync bot pair --json", true);
+        check("layer-sync bot allow", true);
+        check("layer-sync bot allow 12345 --json", true);
+        check("layer-sync bot allow ada", false);
+        check("layer-sync bot deny", false);
+        check("layer-sync bot send -", true);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:9797";
 
 /// Sections and their keys, in the order in which they are written.
-const SECTIONS: [(&str, &[&str]); 5] = [
+const SECTIONS: [(&str, &[&str]); 6] = [
     ("node", &["name", "root"]),
     (
         "sync",
@@ -52,6 +52,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
     ("link", &["listen", "advertise", "peer", "rate_limit"]),
     ("lease", &["prefer"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
+    ("bot", &["api"]),
 ];
 
 /// What a node is told.
@@ -70,7 +71,12 @@ pub struct Settings {
     pub prefer: Prefer,
     /// What is kept of displaced contents.
     pub kept: KeptSettings,
+    /// Address of the Bot API: `api` in `[bot]`. There is a bot when its token is among the secrets.
+    pub bot_api: String,
 }
+
+/// Telegram's own Bot API.
+pub const BOT_API_DEFAULT: &str = "https://api.telegram.org";
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,6 +243,7 @@ impl Settings {
             rate_limit: rate_limit(&document.section("link"))?,
             prefer: prefer(&document.section("lease"))?,
             kept: kept(&document.section("kept"))?,
+            bot_api: bot_api(&document.section("bot"))?,
         })
     }
 
@@ -417,6 +424,37 @@ fn kept(section: &Section<'_>) -> Result<KeptSettings, SettingsRefused> {
         bytes_min: bytes_min.unwrap_or(default.bytes_min),
         age_min,
     })
+}
+
+fn bot_api(section: &Section<'_>) -> Result<String, SettingsRefused> {
+    let allowed =
+        "an address such as \"https://api.telegram.org\"; without TLS only on this machine";
+    let api = section.optional("api", allowed, |text| {
+        is_safe(text).then(|| text.to_owned())
+    })?;
+    Ok(api.unwrap_or_else(|| BOT_API_DEFAULT.to_owned()))
+}
+
+/// Says whether a token can be sent to an address.
+fn is_safe(address: &str) -> bool {
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !"?#@\\".contains(c))
+    };
+    if let Some(rest) = address.strip_prefix("https://") {
+        return plain(rest);
+    }
+    let Some(rest) = address.strip_prefix("http://") else {
+        return false;
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    let loopback = match host.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => host.split(':').next() == Some("localhost"),
+    };
+    loopback && plain(rest)
 }
 
 fn duration(

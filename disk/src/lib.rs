@@ -40,6 +40,7 @@ mod scan;
 mod seen;
 mod sqlite;
 mod stage;
+pub mod tree_files;
 mod trouble;
 mod volume;
 

@@ -25,9 +25,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use crate::Failure;
+use crate::bot::BotDesk;
 use crate::lease::Lease;
 use crate::supervisor::Duties;
-pub(crate) use idle::Idle;
+pub(crate) use idle::{Idle, problem};
 
 /// Requests that wait for the loop.
 pub(crate) const ASKS_MAX: usize = 64;
@@ -106,6 +107,8 @@ pub(crate) struct Desk {
     pub(crate) duties: Duties,
     /// What is said while no loop runs.
     pub(crate) idle: Arc<Idle>,
+    /// The bot, if there is one.
+    pub(crate) bot: Option<BotDesk>,
 }
 
 impl Desk {
@@ -147,8 +150,16 @@ impl Desk {
     }
 
     /// Answers what needs more than one of the loop's answers, and passes on the rest.
-    async fn answer(&self, request: Request) -> Response {
+    pub(crate) async fn answer(&self, request: Request) -> Response {
         match request {
+            Request::Bot(act) => match &self.bot {
+                Some(bot) => bot.ask(act).await,
+                None => refused(
+                    exit::ERROR,
+                    "there is no bot here: no token is set",
+                    "write TELEGRAM_BOT_TOKEN=... into `.env` of the home (mode 0600), then start the daemon again",
+                ),
+            },
             Request::Pair(address) if address.is_empty() => match self.advertise() {
                 Some(address) => self.one(Request::Pair(address)).await,
                 None => refused(
@@ -183,19 +194,21 @@ impl Desk {
 
     /// Says how the node is: the loop knows most of it, the rest is the node's own, and without a loop all of it is.
     async fn status(&self) -> Response {
+        let view = self.lease.view();
         let mut status = match self.one(Request::Status).await {
             Response::Status(status) => status,
             other if self.served.borrow().is_some() => return other,
-            _ => Box::new(self.idle.status()),
+            _ => {
+                let mut status = Box::new(self.idle.status());
+                status.problems.clone_from(&view.problems);
+                status
+            }
         };
-        let view = self.lease.view();
         (status.node.role, status.node.epoch) = (view.role, view.epoch);
         status.lease = view.lease;
         status.duties = self.duties.status();
         status.process.restarts = status.duties.iter().map(|duty| duty.restarts).sum();
-        for duty in &status.duties {
-            status.problems.extend(idle::problem(duty));
-        }
+        status.bot = self.bot.as_ref().map(BotDesk::status);
         status
             .problems
             .sort_by_key(|problem| Reverse(problem.severity));
@@ -412,7 +425,7 @@ async fn respond(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) 
     write.write_all(&line).await
 }
 
-fn refused(exit: u8, text: &str, fix: &str) -> Response {
+pub(crate) fn refused(exit: u8, text: &str, fix: &str) -> Response {
     Response::Refused(Refused {
         exit,
         text: text.into(),

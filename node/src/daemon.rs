@@ -1,17 +1,19 @@
 //! A daemon in the foreground: opens its node, keeps its duties running, stops when it is told to.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use config::Home;
-use shared::control::NodeSide;
+use shared::control::{NodeSide, Problem};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::control::{Control, Desk, Idle};
+use crate::bot::{self, BOT, BotDesk, NodePort};
+use crate::control::{self, Control, Desk, Idle};
 use crate::lease::Lease;
 use crate::open::{enter, open};
 use crate::supervisor::{Duties, supervise};
@@ -40,7 +42,8 @@ pub fn run(side: NodeSide, home: &Home, log_to_file: bool) -> Result<(), Failure
     let ended = runtime.block_on(async {
         // First of all: from here on a signal is a wish, and not the end.
         let mut signals = Signals::listen()?;
-        let mut daemon = Daemon::open(home, side, stopped)?;
+        let bot = BotDesk::of(home)?;
+        let mut daemon = Daemon::open(home, side, bot, stopped)?;
         manager::ready();
         tokio::select! {
             () = signals.next() => {
@@ -113,6 +116,7 @@ impl Daemon {
     pub(crate) fn open(
         home: &Home,
         side: NodeSide,
+        bot: Option<BotDesk>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let lock = enter(home, side)?;
@@ -126,7 +130,9 @@ impl Daemon {
             lease: lease.clone(),
             duties: duties.clone(),
             idle: Arc::new(Idle::of(&opened)),
+            bot: bot.clone(),
         };
+        let port = Arc::new(NodePort::new(&opened, desk.clone(), lease.clone()));
         let control = Control::bind(home, desk)?;
         let standing = Arc::new(Standing {
             home: home.clone(),
@@ -140,19 +146,31 @@ impl Daemon {
         let first = tokio::spawn(Arc::clone(&standing).sync(round));
         let watchdog = tokio::spawn(manager::watchdog(serves, lease.clone()));
         let clients = tokio::spawn(control.serve());
-        let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
-        let keeper = lease.clone();
-        let parked = move |parked| {
-            // Without its sync a receiver cannot renew. A pusher cannot be asked for the role then, so it keeps it.
-            if side == NodeSide::Receiver {
-                keeper.set_safe_mode(parked);
-            }
+        let problems = tokio::spawn(tell_problems(duties.clone(), bot.clone(), lease.clone()));
+        let safe_mode = SafeMode {
+            lease: lease.clone(),
+            side,
+            parked: Mutex::default(),
         };
-        let sync = supervise(SYNC, duties, parked, stop, first, again);
+        let home = home.clone();
         let keep_running = async move {
             // For as long as the process is a daemon: nobody else uses its home, and whoever asks is answered.
-            let _held = (lock, Aborted(clients), Aborted(watchdog));
-            sync.await
+            let _held = (lock, Aborted(clients), Aborted(watchdog), Aborted(problems));
+            let parked = |parked| safe_mode.set(SYNC, parked);
+            let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
+            let sync = supervise(SYNC, duties.clone(), parked, stop.clone(), first, again);
+            let Some(bot) = bot else { return sync.await };
+            let parked = |parked| safe_mode.set(BOT, parked);
+            let stopped = stop.clone();
+            let again = move || {
+                tokio::spawn(
+                    bot.clone()
+                        .run(home.clone(), Arc::clone(&port), stopped.clone()),
+                )
+            };
+            let bot = supervise(BOT, duties, parked, stop, again(), again);
+            // The sync ends when the daemon is told to stop, or when it cannot go on at all; the bot only with the daemon.
+            tokio::try_join!(sync, bot).map(|_| ())
         };
         Ok(Self {
             task: tokio::spawn(keep_running),
@@ -173,6 +191,53 @@ impl Daemon {
                 warn!("some work did not end in time and is abandoned; the next start picks it up");
                 Ok(())
             }
+        }
+    }
+}
+
+/// Whether this node is in safe mode: one of its duties is parked that a primary does, or that keeps the lease.
+struct SafeMode {
+    lease: Lease,
+    side: NodeSide,
+    parked: Mutex<BTreeSet<&'static str>>,
+}
+
+impl SafeMode {
+    fn set(&self, duty: &'static str, is_parked: bool) {
+        // Without its sync a receiver cannot renew. A pusher cannot be asked for the role then, so it keeps it.
+        if duty == SYNC && self.side == NodeSide::Pusher {
+            return;
+        }
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_parked {
+            true => parked.insert(duty),
+            false => parked.remove(duty),
+        };
+        self.lease.set_safe_mode(!parked.is_empty());
+    }
+}
+
+/// Says what is wrong with the duties whenever that changes, so that the other node hears of it, too.
+async fn tell_problems(duties: Duties, bot: Option<BotDesk>, lease: Lease) {
+    let mut changes = duties.changes();
+    let mut bot_changes = bot.as_ref().map(BotDesk::changes);
+    loop {
+        changes.mark_unchanged();
+        let status = duties.status();
+        let mut problems: Vec<Problem> = status.iter().filter_map(control::problem).collect();
+        if let Some(bot) = &mut bot_changes {
+            problems.extend(bot::problem(&bot.borrow_and_update()));
+        }
+        lease.set_problems(problems);
+        let bot_changed = async {
+            match &mut bot_changes {
+                Some(bot) => drop(bot.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = changes.changed() => {}
+            () = bot_changed => {}
         }
     }
 }

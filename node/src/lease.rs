@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use carry::{Heard, LeaseLink};
 use config::Home;
-use shared::control::{LeaseStatus, LeaseView, NodeSide, Refused, Role, exit};
-use shared::lease::{Authority, Epoch, Holder, Moment, Order, Prefer, Record, Report};
+use shared::control::{LeaseStatus, LeaseView, NodeSide, Problem, Refused, Role, exit};
+use shared::lease::{Authority, Epoch, Holder, Moment, Order, Permit, Prefer, Record, Report};
 use shared::wire::Frame;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
@@ -61,6 +61,8 @@ struct Keeper {
     able: bool,
     /// Whether one of its duties is parked.
     safe_mode: bool,
+    /// What is wrong with its duties.
+    problems: Vec<Problem>,
     in_sync: bool,
     /// Since when it has been awake, if it has slept since its start.
     awake_since: Option<Moment>,
@@ -93,6 +95,7 @@ impl Lease {
             link: None,
             able: true,
             safe_mode: false,
+            problems: Vec::new(),
             in_sync: false,
             awake_since: None,
         };
@@ -136,6 +139,55 @@ impl Lease {
     pub(crate) fn set_safe_mode(&self, safe_mode: bool) {
         self.lock().safe_mode = safe_mode;
         self.0.stir.notify_one();
+    }
+
+    /// Says what is wrong with this node's duties; the other node hears of it, too.
+    pub(crate) fn set_problems(&self, problems: Vec<Problem>) {
+        self.lock().problems = problems;
+        self.0.stir.notify_one();
+    }
+
+    /// Gives leave for one effect that is over after `timeout`.
+    pub(crate) fn permit(&self, timeout: Duration) -> Option<Permit> {
+        let mut keeper = self.lock();
+        let now = clock::now();
+        match &mut keeper.machine {
+            Machine::Authority(authority) => authority.permit(timeout, now),
+            Machine::Holder(holder) => holder.permit(timeout, now),
+        }
+    }
+
+    /// Takes a permit back whose effect is over.
+    pub(crate) fn take_back(&self, permit: Permit) {
+        let now = clock::now();
+        let mut keeper = self.lock();
+        // A change of the role may have waited for it.
+        let waited = match &mut keeper.machine {
+            Machine::Authority(authority) => {
+                let waited = authority.is_draining();
+                authority.take_back(permit, now);
+                waited
+            }
+            Machine::Holder(holder) => {
+                let waited = holder.is_draining();
+                holder.take_back(permit, now);
+                waited
+            }
+        };
+        if waited {
+            self.0.stir.notify_one();
+        }
+    }
+
+    /// Says whether this node has the lease of that epoch at this very moment.
+    pub(crate) fn holds(&self, epoch: Epoch) -> bool {
+        let keeper = self.lock();
+        // The clock last: a pause before it counts.
+        let held = match &keeper.machine {
+            Machine::Authority(authority) => authority.holds(),
+            Machine::Holder(holder) => holder.holds(clock::now()),
+        };
+        held == Some(epoch)
     }
 
     /// Says that this node stops.
@@ -441,6 +493,7 @@ impl Keeper {
             role,
             epoch: known.map_or(Epoch::default(), |kept| kept.record.epoch).0,
             lease,
+            problems: self.problems.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Puts the pieces of a node together and runs them: home, lock, identity, partner, disk, link, the
 //! side's loop, the control socket, logs, signals. Never here: what is synced, or how.
 
+mod bot;
 mod clock;
 mod control;
 mod daemon;

@@ -138,6 +138,7 @@ fn new_settings(root: &Path, name: Option<&str>, link: Link) -> Result<Settings,
         rate_limit: None,
         prefer: Prefer::default(),
         kept: config::settings::KeptSettings::default(),
+        bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
     };
     // What is written must be readable: this checks the name as the file would be.
     Settings::parse(&settings.render(), "the new settings")?;

@@ -54,7 +54,14 @@ impl Crashes {
 
 /// The duties of a node, as they are. Clones are the same ones.
 #[derive(Clone, Default)]
-pub(crate) struct Duties(Arc<Mutex<BTreeMap<&'static str, Duty>>>);
+pub(crate) struct Duties(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    duties: Mutex<BTreeMap<&'static str, Duty>>,
+    /// Counts the changes.
+    changes: watch::Sender<u64>,
+}
 
 struct Duty {
     state: DutyState,
@@ -83,16 +90,22 @@ impl Duties {
         duty.is_some_and(|duty| duty.acts.send(act).is_ok())
     }
 
+    /// Is told when one of them changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
     fn set(&self, name: &str, state: DutyState, why: Option<String>) {
         if let Some(duty) = self.lock().get_mut(name) {
             duty.restarts += u64::from(state == DutyState::Running);
             duty.state = state;
             duty.why = why;
         }
+        self.0.changes.send_modify(|changes| *changes += 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Duty>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.duties.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -74,8 +74,8 @@ impl Up {
                 .parse()
                 .map_err(|error| Failure::other("the loopback address", error))?;
             write_settings(&receiver, "replica", &replica, mode, &Link::Dial { peer })?;
-            let first = Daemon::open(&pusher, NodeSide::Pusher, stopped.clone())?;
-            let second = Daemon::open(&receiver, NodeSide::Receiver, stopped)?;
+            let first = Daemon::open(&pusher, NodeSide::Pusher, None, stopped.clone())?;
+            let second = Daemon::open(&receiver, NodeSide::Receiver, None, stopped)?;
             Ok::<_, Failure>(vec![first, second])
         })?;
         Ok(Self {
@@ -208,6 +208,7 @@ fn write_settings(
         rate_limit: None,
         prefer: Prefer::default(),
         kept: KeptSettings::default(),
+        bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
     };
     match fs::remove_file(home.settings_file()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

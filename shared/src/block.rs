@@ -1,12 +1,13 @@
 //! The status as a block of text: trouble first, each line with the command that helps. The command and the chat show this one.
 
 use crate::control::{
-    Health, LeaseStatus, NodeSide, NodeStatus, PeerState, Problem, ProcessStatus, Status,
-    SyncStatus,
+    BotStatus, Health, LeaseStatus, NodeSide, NodeStatus, PeerState, Problem, ProcessStatus,
+    Status, SyncStatus,
 };
 use crate::utc::UtcMs;
 use crate::words::{
-    clock, count, health_name, near_moment, number, plain, role_name, size, span, sync_name,
+    bot_name, clock, count, health_name, near_moment, number, plain, role_name, size, span,
+    sync_name,
 };
 
 /// What the block begins with.
@@ -24,7 +25,7 @@ pub fn block(status: &Status, health: &str, command: &str) -> String {
     let gap = " ".repeat(NAME_COLUMN.saturating_sub(left.len()).max(2));
     let shown = status.problems.len().min(PROBLEMS_SHOWN_MAX);
     format!(
-        "{TITLE}  {}{gap}{}, {} (this)   {}\n{}{}{}{}{}{}",
+        "{TITLE}  {}{gap}{}, {} (this)   {}\n{}{}{}{}{}{}{}",
         health,
         plain(&status.node.id),
         status.node.side.name(),
@@ -34,6 +35,7 @@ pub fn block(status: &Status, health: &str, command: &str) -> String {
         role_line(&status.node, &status.lease, status.now),
         peer_line(status, command),
         sync_line(&status.sync, &status.node.root, status.now),
+        bot_line(status.bot.as_ref(), status.now),
         self_line(&status.process),
     )
 }
@@ -136,6 +138,35 @@ pub fn waiting(sync: &SyncStatus) -> Vec<String> {
         parts.push(format!("{} held", number(counts.held)));
     }
     parts
+}
+
+fn bot_line(bot: Option<&BotStatus>, now: UtcMs) -> String {
+    let Some(bot) = bot else {
+        return String::new();
+    };
+    let last = match bot.last_update {
+        Some(at) => format!("last update {}", near_moment(at, now)),
+        None => "no update yet".to_owned(),
+    };
+    let mut line = format!(
+        "Bot      {:<12} {last}, inbox {}, outbox {}",
+        bot_name(bot.state),
+        number(bot.inbox),
+        number(bot.outbox)
+    );
+    for (count, what) in [
+        (bot.rivals, "refused for a rival"),
+        (bot.doubtful, "perhaps twice"),
+        (bot.quarantined, "put aside"),
+    ] {
+        if count > 0 {
+            line += &format!(", {} {what}", number(count));
+        }
+    }
+    if !bot.owner {
+        line += ", no owner yet";
+    }
+    line + "\n"
 }
 
 fn self_line(process: &ProcessStatus) -> String {

@@ -88,6 +88,8 @@ pub enum Request {
         /// What.
         act: DutyAct,
     },
+    /// Do something about the bot of this node.
+    Bot(BotAct),
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
     Events,
     /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
@@ -184,8 +186,10 @@ pub enum Response {
     Decided(String),
     /// To [`Request::Promote`], when that side has it: its epoch.
     Promoted(u64),
-    /// To [`Request::Pair`]: the code.
+    /// To [`Request::Pair`] and [`BotAct::Pair`]: the code.
     Code(String),
+    /// To [`BotAct::People`].
+    People(Vec<Person>),
     /// The request cannot be served.
     Refused(Refused),
 }
@@ -245,6 +249,9 @@ pub struct Status {
     /// What the node keeps running.
     #[serde(default)]
     pub duties: Vec<DutyStatus>,
+    /// The bot; `None` when no token is set.
+    #[serde(default)]
+    pub bot: Option<BotStatus>,
     /// The process.
     #[serde(rename = "self")]
     pub process: ProcessStatus,
@@ -360,7 +367,7 @@ pub struct LeaseStatus {
     pub renewed_ago_ms: Option<u64>,
 }
 
-/// What the lease makes of a node.
+/// What a node knows of itself beside its sync.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LeaseView {
     /// Its role.
@@ -369,6 +376,8 @@ pub struct LeaseView {
     pub epoch: u64,
     /// The lease.
     pub lease: LeaseStatus,
+    /// What is wrong with its duties.
+    pub problems: Vec<Problem>,
 }
 
 impl LeaseView {
@@ -390,7 +399,7 @@ impl LeaseView {
                 lease.forced,
             )
         };
-        facts(self) == facts(other)
+        facts(self) == facts(other) && self.problems == other.problems
     }
 }
 
@@ -527,6 +536,79 @@ pub enum DutyAct {
     Restart,
     /// End it as a crash would: a rehearsal.
     Crash,
+}
+
+/// The bot, as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BotStatus {
+    /// In one word.
+    pub state: BotState,
+    /// Messages that were received and are not answered yet, by either node.
+    pub inbox: u64,
+    /// Messages that are to be sent.
+    pub outbox: u64,
+    /// When something was received last, on the clock of the node that received it.
+    pub last_update: Option<UtcMs>,
+    /// How often somebody else was found to poll with the same token, since the start.
+    pub rivals: u64,
+    /// Messages that may have been sent twice, because nobody knows whether the first try arrived.
+    pub doubtful: u64,
+    /// Updates that could not be read, and were put aside.
+    pub quarantined: u64,
+    /// Whether an owner is paired.
+    pub owner: bool,
+}
+
+/// The state of the bot in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BotState {
+    /// The other node's bot is at work, or nobody's.
+    #[default]
+    NotPrimary,
+    /// It begins.
+    Starting,
+    /// It hears and speaks.
+    Polling,
+    /// Somebody else polls with the same token.
+    Conflict,
+    /// Somebody has set a webhook, so nothing can be polled.
+    Webhook,
+    /// Telegram asks for less.
+    Throttled,
+    /// The token is wrong or revoked.
+    Unauthorised,
+    /// Telegram cannot be reached.
+    Unreachable,
+    /// What arrives cannot be made durable, so nothing is taken.
+    Unwritable,
+}
+
+/// What can be done about the bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BotAct {
+    /// Make a one-time code; whoever sends it to the bot is its owner.
+    Pair,
+    /// Let this person ask, and change nothing.
+    Allow(i64),
+    /// Do not listen to this person any more.
+    Deny(i64),
+    /// Who may speak with it?
+    People,
+    /// Send a text to the owner.
+    Send(String),
+}
+
+/// Somebody who may speak with the bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// Their number at Telegram. Names can change hands; numbers do not.
+    pub user: i64,
+    /// The name that they had there.
+    pub name: String,
+    /// Whether they may also change something.
+    pub owner: bool,
 }
 
 /// The answer to flush and verify.

@@ -1,6 +1,6 @@
 //! Numbers, times, names and states as people read them: the same in the command, in the chat and in what a halted sync says.
 
-use crate::control::{Health, Role, SyncState};
+use crate::control::{BotState, Health, Role, SyncState};
 use crate::utc::UtcMs;
 
 /// Units of size, the largest first.
@@ -121,6 +121,21 @@ pub fn sync_name(state: SyncState) -> &'static str {
         SyncState::Offline => "offline",
         SyncState::Halted => "halted",
         SyncState::Starting => "starting",
+    }
+}
+
+/// Returns the words for a state of the bot.
+pub fn bot_name(state: BotState) -> &'static str {
+    match state {
+        BotState::NotPrimary => "not primary",
+        BotState::Starting => "starting",
+        BotState::Polling => "polling",
+        BotState::Conflict => "conflict",
+        BotState::Webhook => "webhook set",
+        BotState::Throttled => "throttled",
+        BotState::Unauthorised => "unauthorised",
+        BotState::Unreachable => "unreachable",
+        BotState::Unwritable => "unwritable",
     }
 }
 

@@ -4,7 +4,10 @@ mod compare;
 mod node;
 mod pair;
 mod program;
+mod relay;
 mod strange;
+mod talk;
+mod telegram;
 mod volume;
 
 use std::path::Path;
@@ -15,7 +18,10 @@ pub(crate) use compare::{assert_equal, difference, listing, snapshot};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, layer_sync_told, run};
+pub(crate) use relay::{Relay, Way};
 pub(crate) use strange::{Fault, Folding, Mount, Strange};
+pub(crate) use talk::{OWNER, Talk};
+pub(crate) use telegram::{BotApi, Effect, Faults, Said};
 pub(crate) use volume::Volume;
 
 /// Longest wait for anything that should happen soon. Generous: it bounds failures, not successes.

@@ -11,6 +11,9 @@
 //! | `LAYER_SYNC_E2E_HUGE=1` | a file of 2 GiB instead of 64 MiB |
 //! | `LAYER_SYNC_E2E_FLOOD=10000000` | rows that a hostile partner sends, instead of 100,000 |
 //! | `LAYER_SYNC_E2E_SQLITE_SECONDS=120` | how long a database is written while it is synced |
+//! | `LAYER_SYNC_E2E_ROUNDS=200` | changes of the primary, of every kind, that a talking bot survives |
+//! | `LAYER_SYNC_E2E_BACKLOG=10000` | messages that wait for a bot after a day offline |
+//! | `LAYER_SYNC_E2E_SLEEP_SECONDS=300` | how long a primary is suspended |
 //! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
 //!
 //! `cargo test -p tests --test e2e -- --nocapture` shows what is measured and what is skipped.
@@ -20,12 +23,14 @@
 
 mod harness;
 
+mod bot;
 mod conflict;
 mod crash;
 mod daemons;
 mod deaf;
 mod decide;
 mod doctor;
+mod failover;
 mod full;
 mod guard;
 mod held;

@@ -6,8 +6,8 @@ use shared::lease::Prefer;
 use shared::reconcile::Mode;
 
 use super::{
-    KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, RATE_LIMIT_MIN, Settings, SyncSettings,
-    VERSION,
+    BOT_API_DEFAULT, KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, RATE_LIMIT_MIN, Settings,
+    SyncSettings, VERSION,
 };
 use crate::quantity::{duration_text, size_text};
 
@@ -21,12 +21,13 @@ pub(super) fn render(settings: &Settings) -> String {
          \n\
          # Version of this file. Required.\n\
          version = {VERSION}\n\
-         \n{}\n{}\n{}\n{}\n{}",
+         \n{}\n{}\n{}\n{}\n{}\n{}",
         node(settings),
         sync(&settings.sync),
         link(settings),
         lease(settings.prefer),
         kept(&settings.kept),
+        bot(&settings.bot_api),
     )
 }
 
@@ -175,6 +176,16 @@ fn kept(kept: &KeptSettings) -> String {
         size_text(kept.bytes_min),
         duration_text(default.age_min),
         duration_text(kept.age_min),
+    )
+}
+
+fn bot(api: &str) -> String {
+    format!(
+        "[bot]\n\
+         # There is a bot when `TELEGRAM_BOT_TOKEN` stands in `.env` beside this file, on both nodes the same one. It runs where\n\
+         # the primary is. Address of the Bot API; one without TLS only on this machine. Default: \"{BOT_API_DEFAULT}\".\n\
+         api = {}\n",
+        quoted(api),
     )
 }
 

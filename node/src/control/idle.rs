@@ -1,4 +1,4 @@
-//! What a node says of itself while its sync does not run, and of its duties always.
+//! What a node says of itself while its sync does not run, and of its duties always: the other node hears of those, too.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -70,13 +70,14 @@ impl Idle {
                 last_change: None,
             },
             duties: Vec::new(),
+            bot: None,
             process: meter.measure(Traffic::default()),
         }
     }
 }
 
 /// Returns what is wrong with a duty.
-pub(super) fn problem(duty: &DutyStatus) -> Option<Problem> {
+pub(crate) fn problem(duty: &DutyStatus) -> Option<Problem> {
     let name = &duty.name;
     let why = duty.why.as_deref().unwrap_or("it is not known why");
     let (code, severity, text) = match duty.state {

@@ -44,6 +44,7 @@ impl Made {
             rate_limit: None,
             prefer: Prefer::default(),
             kept: KeptSettings::default(),
+            bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
         };
         settings.write_new(&home).expect("written");
         Self {
@@ -106,6 +107,7 @@ fn status(side: NodeSide, peer: PeerState, version: &str, problems: &[(&str, Hea
             last_change: None,
         },
         duties: Vec::new(),
+        bot: None,
         process: ProcessStatus {
             cpu_pct: 0.0,
             rss_bytes: 0,

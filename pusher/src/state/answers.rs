@@ -100,6 +100,7 @@ impl Pusher {
             | Request::Pair(_)
             | Request::Promote { .. }
             | Request::Duty { .. }
+            | Request::Bot(_)
             | Request::Events => {
                 self.actions.push(Action::Serve(client, request));
                 return;
@@ -469,6 +470,7 @@ impl Pusher {
 
     fn status(&self) -> Status {
         let mut problems = self.problems();
+        problems.extend(self.lease.problems.iter().cloned());
         let peer_state = self.peer.state(self.setup.pair.is_some());
         if self.setup.pair.is_none() {
             problems.push(Problem {
@@ -531,6 +533,7 @@ impl Pusher {
                 last_change: self.last_change,
             },
             duties: Vec::new(),
+            bot: None,
             process: ProcessStatus {
                 cpu_pct: 0.0,
                 rss_bytes: 0,

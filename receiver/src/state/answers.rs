@@ -244,6 +244,7 @@ impl Receiver {
 
     fn status(&self) -> Status {
         let mut problems = self.problems();
+        problems.extend(self.lease.problems.iter().cloned());
         let state = problems
             .iter()
             .map(|problem| problem.severity)
@@ -295,6 +296,7 @@ impl Receiver {
                 last_change: self.last_change,
             },
             duties: Vec::new(),
+            bot: None,
             process: ProcessStatus {
                 cpu_pct: 0.0,
                 rss_bytes: 0,

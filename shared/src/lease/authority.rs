@@ -395,6 +395,12 @@ impl Authority {
         Some(record.epoch)
     }
 
+    /// Returns the epoch of what this side has, also while it brings its effects to their end.
+    pub fn holds(&self) -> Option<Epoch> {
+        let has = matches!(self.state, State::Ours | State::Draining { .. });
+        Some(self.record.filter(|_| has)?.epoch)
+    }
+
     /// Returns what is durable.
     pub fn record(&self) -> Option<Record> {
         self.record

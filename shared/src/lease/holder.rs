@@ -360,6 +360,14 @@ impl Holder {
         (durable && valid).then_some(epoch)
     }
 
+    /// Returns the epoch of what this side has at `now`, also while it brings its effects to their end.
+    pub fn holds(&self, now: Moment) -> Option<Epoch> {
+        let epoch = self.epoch()?;
+        self.until()
+            .is_none_or(|until| now < until)
+            .then_some(epoch)
+    }
+
     /// Returns the epoch of what is held.
     fn epoch(&self) -> Option<Epoch> {
         match self.hold {

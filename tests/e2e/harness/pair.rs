@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -44,6 +44,23 @@ impl Pair {
         self.join(&self.receiver, &code).exits(0);
     }
 
+    /// Makes two nodes and pairs them through something that stands between them, whose address `between` makes out of the
+    /// pusher's; the pusher runs, the receiver does not.
+    #[track_caller]
+    pub(crate) fn joined_through(between: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
+        let mut pair = Self::strangers();
+        let port = pair.init();
+        pair.pusher.start();
+        let address = between(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).to_string();
+        let code = pair
+            .pusher
+            .ask(["pair", "--address", &address])
+            .exits(0)
+            .stdout;
+        pair.join(&pair.receiver, code.trim()).exits(0);
+        pair
+    }
+
     /// Makes two nodes, pairs them, runs both and waits until they have met.
     #[track_caller]
     pub(crate) fn running() -> Self {
@@ -73,16 +90,18 @@ impl Pair {
         self.scratch.path()
     }
 
-    /// Makes the pusher's home.
+    /// Makes the pusher's home; returns its port.
     #[track_caller]
-    pub(crate) fn init(&self) {
-        let listen = format!("127.0.0.1:{}", free_port());
+    pub(crate) fn init(&self) -> u16 {
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
         let root = self.pusher.root.to_str().unwrap();
         self.pusher
             .ask([
                 "init", "pusher", "--name", "vm", "--listen", &listen, "--root", root,
             ])
             .exits(0);
+        port
     }
 
     /// Asks the pusher for a pairing code.

@@ -1,6 +1,6 @@
 use shared::control::{
-    LeaseStatus, NodeSide, NodeStatus, PeerState, PeerStatus, Problem, ProcessStatus, Role, SCHEMA,
-    SyncCounts, SyncStatus,
+    BotState, BotStatus, LeaseStatus, NodeSide, NodeStatus, PeerState, PeerStatus, Problem,
+    ProcessStatus, Role, SCHEMA, SyncCounts, SyncStatus,
 };
 use shared::hash::SetHash;
 use shared::utc::UtcMs;
@@ -49,6 +49,16 @@ pub(crate) fn healthy() -> Status {
             last_change: Some(UtcMs(1_795_382_038_000)),
         },
         duties: Vec::new(),
+        bot: Some(BotStatus {
+            state: BotState::Polling,
+            inbox: 0,
+            outbox: 0,
+            last_update: Some(UtcMs(1_795_382_000_000)),
+            rivals: 0,
+            doubtful: 0,
+            quarantined: 0,
+            owner: true,
+        }),
         process: ProcessStatus {
             cpu_pct: 0.31,
             rss_bytes: 63_963_136,
@@ -83,6 +93,16 @@ fn troubled() -> Status {
     status.sync.counts.held = 1;
     status.peer.state = PeerState::Unlinked;
     status.peer.last_seen_ago_ms = Some(252_000);
+    status.bot = Some(BotStatus {
+        state: BotState::Unauthorised,
+        inbox: 3,
+        outbox: 1,
+        last_update: None,
+        rivals: 0,
+        doubtful: 2,
+        quarantined: 0,
+        owner: false,
+    });
     status.node.role = Role::Standby;
     status.lease = LeaseStatus {
         holder: Some(NodeSide::Pusher),
@@ -104,6 +124,7 @@ fn the_block_of_a_healthy_pair() {
 Role     PRIMARY      epoch 42   since 18:02:00   lease 12 s left, renewed 3.0 s ago
 Peer     vm           standby, direct QUIC 38 ms, seen 1.2 s ago
 Sync     up to date   8,214 files 1.3 GiB in /Users/me/knowledge   last change 21:13:58
+Bot      polling      last update 21:13:20, inbox 0, outbox 0
 Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
 ";
     assert_eq!(shown(&healthy()), expected);
@@ -119,6 +140,7 @@ Role     standby      epoch 42
 Peer     vm           primary, not linked, seen 4 m 12 s ago
 Sync     syncing      8,214 files 1.3 GiB in /Users/me/knowledge   12 waiting, 3.1 MiB, 4.0 s left   2 conflicts   \
 1 held   last change 2026-11-21 21:13:58
+Bot      unauthorised no update yet, inbox 3, outbox 1, 2 perhaps twice, no owner yet
 Self     cpu 0.3 %  rss 61.0 MiB  net 17.0 KiB/min  up 3 h 12 m  restarts 0
 ";
     assert_eq!(shown(&troubled()), expected);
