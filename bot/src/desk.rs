@@ -59,6 +59,7 @@ async fn one(
     let epoch = port.role().borrow().epoch;
     books
         .run(move |ledger| {
+            ledger.refresh()?;
             ledger.set_epoch(epoch);
             Ok(())
         })

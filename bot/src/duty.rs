@@ -21,8 +21,8 @@ use crate::telegram::Telegram;
 use crate::term::{EFFECT_TIMEOUT, Term};
 use crate::{handle, poll, send, watch as watching};
 
-/// How often it is looked for what the other node wrote, while at work and while not.
-const REFRESH_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+/// How often it is looked for what the other node wrote.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often what is old is dropped.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How often the leave that stands for being at work is taken anew.
@@ -102,7 +102,7 @@ pub async fn run(
     let board = Board::new(status);
     let books = Books::new(ledger, board.clone());
     let mut beside = JoinSet::new();
-    beside.spawn(refresh(Arc::clone(&port), books.clone()));
+    beside.spawn(refresh(books.clone()));
     beside.spawn(prune(books.clone()));
     beside.spawn(desk::serve(
         Arc::clone(&port),
@@ -296,7 +296,7 @@ async fn presence(port: Arc<dyn Port>) {
 }
 
 /// Takes in what the other node writes.
-async fn refresh(port: Arc<dyn Port>, books: Books) {
+async fn refresh(books: Books) {
     if let Ok(totals) = books.totals().await {
         books.stir(totals);
     }
@@ -311,13 +311,7 @@ async fn refresh(port: Arc<dyn Port>, books: Books) {
                 }
             }
         }
-        let primary = port.role().borrow().role == Role::Primary;
-        sleep(if primary {
-            REFRESH_EVERY.0
-        } else {
-            REFRESH_EVERY.1
-        })
-        .await;
+        sleep(REFRESH_EVERY).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use shared::journal::FOLDER;
 use shared::path::RelPath;
 use shared::utc::UtcMs;
 use tracing::{info, warn};
@@ -16,8 +17,6 @@ use crate::port::Port;
 use crate::record::{LINE_BYTES_MAX, Record, What};
 use crate::view::{View, ViewError};
 
-/// Where the journals are in the tree.
-const JOURNALS: &str = "knowledge/.journal";
 /// A file of this length gets no more lines.
 const SEGMENT_BYTES_MAX: u64 = 1 << 20;
 /// How much is read at once.
@@ -139,7 +138,7 @@ impl Ledger {
     /// What the system or the view says. What was taken in before that stays.
     pub(crate) fn refresh(&mut self) -> Result<bool, LedgerError> {
         let mut files = Vec::new();
-        let journals = path(JOURNALS)?;
+        let journals = path(FOLDER)?;
         for node in self
             .folder(&journals)?
             .into_iter()
@@ -224,11 +223,11 @@ impl Ledger {
     }
 
     fn own_folder(&self) -> Result<RelPath, LedgerError> {
-        path(&format!("{JOURNALS}/{}", self.node))
+        path(&format!("{FOLDER}/{}", self.node))
     }
 
     fn own(&self, name: &str) -> Result<RelPath, LedgerError> {
-        path(&format!("{JOURNALS}/{}/{name}", self.node))
+        path(&format!("{FOLDER}/{}/{name}", self.node))
     }
 
     /// Lists a folder; one that is not there is empty.

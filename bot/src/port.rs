@@ -1,5 +1,8 @@
 //! What the bot has of its node: leave to act, questions, and files of the tree. It has nothing else.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;

@@ -632,6 +632,3 @@ pub(crate) enum ViewError {
     #[error("the view of the journals: {0}")]
     System(#[from] io::Error),
 }
-
-#[cfg(test)]
-mod tests;

@@ -27,6 +27,8 @@ pub mod delta;
 
 pub mod transfer;
 
+pub mod journal;
+
 pub mod reconcile;
 
 pub mod safety;

@@ -8,12 +8,13 @@
 //! Counted are distinct files that a tree loses or gets replaced because of the *other* side: in the
 //! plan at hand, and together with what passed in the last [`WINDOW`]. What was missed while unlinked
 //! comes as one plan. Not counted: a file whose content turns up elsewhere (a rename), and the loser of
-//! a conflict, of which a copy stays in the tree.
+//! a conflict, of which a copy stays in the tree; and [journals](crate::journal).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::hash::ContentHash;
+use crate::journal;
 use crate::path::RelPath;
 use crate::reconcile::Plan;
 use crate::transfer::{Op, Source};
@@ -156,7 +157,7 @@ impl Guard {
     /// Takes a plan that is being carried out.
     pub fn passed(&mut self, plan: &Plan, now: Instant) {
         let conflicts = conflict_paths(plan);
-        for (side, op) in &plan.ops {
+        for (side, op) in plan.ops.iter().filter(|(_, op)| !journal::has(&op.path)) {
             let key = (*side, op.path.clone());
             let confirmed = self.confirmed.remove(&key);
             if conflicts.contains(&op.path) || confirmed == displaced_by(op) && confirmed.is_some()
@@ -186,8 +187,10 @@ impl Guard {
         let ops = plan.ops.iter().filter_map(|(side, op)| {
             let displaced = displaced_by(op)?;
             let key = (*side, op.path.clone());
-            let counts =
-                self.confirmed.get(&key) != Some(&displaced) && !conflicts.contains(&op.path);
+            // A journal grows while a person decides; that is no other batch, and nothing of a person's.
+            let counts = self.confirmed.get(&key) != Some(&displaced)
+                && !conflicts.contains(&op.path)
+                && !journal::has(&op.path);
             counts.then_some((key, displaced))
         });
         ops.collect()

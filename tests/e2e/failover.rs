@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::harness::{Effect, Pair, Relay, SOON, Side, Talk, Way, wait, wait_until, wish};
+use crate::harness::{Effect, Node, Pair, Relay, SOON, Side, Talk, Way, wait, wait_until, wish};
 
 /// An unplanned change takes at most so long, and a planned one.
 const UNPLANNED_MAX: Duration = Duration::from_secs(35);
@@ -103,7 +103,15 @@ impl Stage {
         }
     }
 
+    fn are_linked(&self) {
+        wait_until("they are linked", SOON, || {
+            let linked = |node: &Node| node.status()["peer"]["state"] == "linked";
+            self.talk.pair.nodes().into_iter().all(linked)
+        });
+    }
+
     fn hand_over(&mut self, to: Side) -> Duration {
+        self.are_linked();
         let begun = Instant::now();
         self.talk
             .pair
@@ -124,9 +132,7 @@ impl Stage {
     /// One thing that happens.
     fn round(&mut self, kind: Kind) {
         let primary = self.primary();
-        wait_until("they are linked", SOON, || {
-            self.talk.pair.pusher.status()["peer"]["state"] == "linked"
-        });
+        self.are_linked();
         self.says(kind);
         let before = self.dice.millis(0, 400);
         std::thread::sleep(before);

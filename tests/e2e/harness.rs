@@ -20,7 +20,7 @@ pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, layer_sync_told, run};
 pub(crate) use relay::{Relay, Way};
 pub(crate) use strange::{Fault, Folding, Mount, Strange};
-pub(crate) use talk::{OWNER, Talk};
+pub(crate) use talk::{OWNER, Talk, give_bot, set_token};
 pub(crate) use telegram::{BotApi, Effect, Faults, Said};
 pub(crate) use volume::Volume;
 

@@ -223,3 +223,30 @@ fn a_confirmed_batch_passes_once_and_nothing_else_does() {
     guard.passed(&deletes(0..100), now);
     assert!(guard.judge(&trees, &deletes(0..100), now).is_err());
 }
+
+#[test]
+fn a_journal_that_grows_is_no_other_batch() {
+    let journal = |lines: u64| {
+        let (side, op) = op(0, Some(file(lines)), Some(file(lines + 1)));
+        let path = RelPath::parse("knowledge/.journal/vm/1-1.jsonl").unwrap();
+        (side, Op { path, ..op })
+    };
+    let batch = |lines: u64| {
+        let mut plan = deletes(0..60);
+        plan.ops.push(journal(lines));
+        let alarm = Guard::default()
+            .judge(&trees(60), &plan, some_time())
+            .unwrap_err();
+        assert_eq!(alarm.paths().count(), 60);
+        alarm.batch()
+    };
+    assert_eq!(batch(1), batch(2));
+    let alone = Plan {
+        ops: vec![journal(1)],
+        ..Plan::default()
+    };
+    let mut guard = Guard::default();
+    assert_eq!(guard.toll(&alone), 0);
+    guard.passed(&alone, some_time());
+    assert_eq!(guard.judge(&trees(60), &alone, some_time()), Ok(()));
+}
