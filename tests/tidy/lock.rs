@@ -6,8 +6,9 @@ use crate::repository::{expect_none, read_toml};
 
 /// More packages than this and somebody has to look: what came in, and is it worth it? Raise the
 /// number in the change that brings them.
-/// `fuser` and `seccompiler`, which only tests use, brought 22.
-const PACKAGES_MAX: usize = 245;
+/// `fuser` and `seccompiler`, which only tests use, brought 22; the bot 25: hyper with TLS, and what `frankenstein`
+/// makes its types with.
+const PACKAGES_MAX: usize = 270;
 /// Crates that are there in two versions, because those who need them do not agree.
 const TWICE: [&str; 5] = [
     "embedded-io",
