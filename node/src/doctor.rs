@@ -180,6 +180,7 @@ pub fn examine(home: &Home, command: &str, asked: &Asked, now: UtcMs) -> Vec<Che
     }
     checks.extend(daemon::peer(&case));
     checks.extend(daemon::lease(&case));
+    checks.extend(daemon::bot(&case));
     checks.extend(daemon::sync(&case));
     checks
 }

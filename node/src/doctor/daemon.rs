@@ -1,7 +1,8 @@
 //! The daemon, and what it says: about itself, the other node, the trees.
 
 use config::Settings;
-use shared::control::{Health, NodeSide, PeerState, Problem, Role, Status};
+use shared::control::{BotState, Health, NodeSide, PeerState, Problem, Role, Status};
+use shared::words::bot_name;
 
 use super::mend::Mend;
 use super::own::sentence;
@@ -132,6 +133,33 @@ pub(super) fn lease(case: &Case<'_>) -> Option<Check> {
     })
 }
 
+/// The bot hears and speaks, and somebody owns it.
+pub(super) fn bot(case: &Case<'_>) -> Option<Check> {
+    const NAME: &str = "bot";
+    let status = case.status()?;
+    let bot = status.bot.as_ref()?;
+    let wrong = status.problems.iter().find(|problem| is_of_bot(problem));
+    Some(match wrong {
+        Some(problem) => Check::warning(NAME, sentence(&problem.text), problem.fix.clone()),
+        None if !bot.owner => Check::warning(
+            NAME,
+            "The bot has no owner yet, so it answers nobody.",
+            format!("{} bot pair", case.command),
+        ),
+        None if bot.state == BotState::NotPrimary => {
+            Check::ok(NAME, "The bot is ready, and at work where the primary is.")
+        }
+        None => Check::ok(
+            NAME,
+            format!("The bot is at work here: {}.", bot_name(bot.state)),
+        ),
+    })
+}
+
+fn is_of_bot(problem: &Problem) -> bool {
+    problem.code.starts_with("degraded.bot_")
+}
+
 /// Nothing waits for a person.
 pub(super) fn sync(case: &Case<'_>) -> Option<Check> {
     const NAME: &str = "sync";
@@ -157,7 +185,7 @@ pub(super) fn sync(case: &Case<'_>) -> Option<Check> {
     let other = status
         .problems
         .iter()
-        .find(|problem| !TOLD_ELSEWHERE.contains(&&*problem.code));
+        .find(|problem| !TOLD_ELSEWHERE.contains(&&*problem.code) && !is_of_bot(problem));
     Some(match other {
         Some(problem) => Check::warning(NAME, sentence(&problem.text), problem.fix.clone()),
         None if status.sync.in_sync => Check::ok(

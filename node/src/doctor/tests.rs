@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use config::Settings;
 use config::settings::{KeptSettings, Link, NodeSettings, SyncSettings};
 use shared::control::{
-    Health, LeaseStatus, NodeSide, NodeStatus, PeerState, PeerStatus, Problem, ProcessStatus, Role,
-    SyncCounts, SyncState, SyncStatus,
+    BotStatus, Health, LeaseStatus, NodeSide, NodeStatus, PeerState, PeerStatus, Problem,
+    ProcessStatus, Role, SyncCounts, SyncState, SyncStatus,
 };
 use shared::hash::SetHash;
 use shared::lease::Prefer;
@@ -352,4 +352,31 @@ fn json_has_the_shape_of_the_schema() {
     let json = serde_json::to_string(&diagnosis).expect("plain data");
     let expected = r#"{"schema":1,"checks":[{"name":"home","state":"warning","text":"It is.","fix":"chmod 700 /h"}],"mended":["did it"]}"#;
     assert_eq!(json, expected);
+}
+
+#[test]
+fn a_bot_is_looked_at_where_there_is_one() {
+    let made = Made::new();
+    let check = |bot: Option<BotStatus>, problems: &[(&str, Health)]| {
+        let mut status = status(NodeSide::Pusher, PeerState::Linked, "1", problems);
+        status.bot = bot;
+        let checks = made.examine(&running(status, None));
+        let found = checks.iter().find(|check| check.name == "bot");
+        found.map(|check| (check.state, check.fix.clone()))
+    };
+    let bot = |owner| {
+        Some(BotStatus {
+            owner,
+            ..BotStatus::default()
+        })
+    };
+    let unreachable = [("degraded.bot_unreachable", Health::Degraded)];
+    let warning = |fix: &str| Some((State::Warning, fix.to_owned()));
+    assert_eq!(check(None, &[]), None);
+    assert_eq!(check(bot(false), &[]), warning("layer-sync bot pair"));
+    assert_eq!(
+        check(bot(true), &unreachable),
+        warning("mend degraded.bot_unreachable")
+    );
+    assert_eq!(check(bot(true), &[]), Some((State::Ok, String::new())));
 }
