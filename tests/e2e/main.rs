@@ -13,6 +13,7 @@
 //! | `LAYER_SYNC_E2E_SQLITE_SECONDS=120` | how long a database is written while it is synced |
 //! | `LAYER_SYNC_E2E_ROUNDS=200` | changes of the primary, of every kind, that a talking bot survives |
 //! | `LAYER_SYNC_E2E_BACKLOG=10000` | messages that wait for a bot after a day offline |
+//! | `LAYER_SYNC_E2E_IDLE_SECONDS=600` | how long a pair with a bot does nothing, which is measured |
 //! | `LAYER_SYNC_E2E_SLEEP_SECONDS=300` | how long a primary is suspended |
 //! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
 //!
@@ -35,6 +36,7 @@ mod full;
 mod guard;
 mod held;
 mod hostile;
+mod idle;
 mod ignored;
 mod kept;
 mod names;

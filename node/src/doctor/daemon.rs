@@ -157,7 +157,8 @@ pub(super) fn bot(case: &Case<'_>) -> Option<Check> {
 }
 
 fn is_of_bot(problem: &Problem) -> bool {
-    problem.code.starts_with("degraded.bot_")
+    let name = problem.code.split('.').nth(1);
+    name.is_some_and(|name| name.starts_with("bot_"))
 }
 
 /// Nothing waits for a person.
