@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use frankenstein::methods::{AnswerCallbackQueryParams, SendChatActionParams};
 use frankenstein::types::ChatAction;
-use shared::control::{Person, Request};
+use shared::control::{Person, Request, Response};
 use shared::hash::ContentHash;
+use shared::words::plain;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -25,7 +26,7 @@ use crate::record::What;
 use crate::say::Say;
 use crate::telegram::TelegramError;
 use crate::term::{EFFECT_TIMEOUT, REPLICATE_WAIT, Term};
-use crate::text::{Part, head};
+use crate::text::{Body, Part, head};
 use crate::view::Waiting;
 
 /// Chats that are answered at the same time.
@@ -111,7 +112,7 @@ async fn answer_all(term: &Arc<Term>, messages: Vec<Waiting>) -> Result<(), Ledg
         done.push(What::Answered { key, says });
         if let Some(request) = reply.afterwards {
             term.books.note(std::mem::take(&mut done)).await?;
-            afterwards(term, last, request).await;
+            afterwards(term, heard.chat, last, request).await;
         }
     }
     term.books.note(done).await
@@ -157,8 +158,8 @@ async fn allowed(
 ) -> Result<Reply, LedgerError> {
     Ok(match (wish, person) {
         (Wish::Command(Command::Pair(code)), person) => pair(term, heard, code, person).await?,
-        // It was allowed when it wrote, and is not any more.
-        (_, None) | (Wish::Nothing, _) => Reply::default(),
+        // Who was allowed to write, and is not any more; and buttons of others.
+        (_, None) | (Wish::Nothing | Wish::Press(_), _) => Reply::default(),
         (wish, Some(_)) if wish.changes() => "Only the owner may do that.".into(),
         (Wish::Words, _) => "I understand commands alone. /help shows them.".into(),
         (wish, _) => announced(term, heard, wish).await,
@@ -280,6 +281,9 @@ async fn says(
     wish: &Wish,
     reply: &Reply,
 ) -> Result<Vec<Say>, LedgerError> {
+    if reply.says.is_empty() {
+        return Ok(Vec::new());
+    }
     if let Wish::Press(_) = wish {
         let (chat, message) = (heard.chat, heard.message);
         let said = term
@@ -322,7 +326,7 @@ async fn says(
 }
 
 /// Asks for what ends the bot here, when the words before it are sent; not from here, because this ends then.
-async fn afterwards(term: &Arc<Term>, words: Option<String>, request: Request) {
+async fn afterwards(term: &Arc<Term>, chat: i64, words: Option<String>, request: Request) {
     let end = Instant::now() + WORDS_WAIT;
     while let Some(id) = words.clone() {
         let settled = term
@@ -335,5 +339,16 @@ async fn afterwards(term: &Arc<Term>, words: Option<String>, request: Request) {
         sleep_until(Instant::now() + Duration::from_millis(20)).await;
     }
     term.replicate(REPLICATE_WAIT).await;
-    drop(tokio::spawn(term.port.ask(request)));
+    let (asked, books) = (term.port.ask(request), term.books.clone());
+    let id = format!("{}/refused", words.unwrap_or_default());
+    drop(tokio::spawn(async move {
+        if let Response::Refused(refused) = asked.await {
+            // Then the bot is still at work here.
+            let say = Say::new(id, chat, Body::plain(plain(&refused.text)));
+            let about = Vec::new();
+            if let Err(error) = books.note(vec![What::Pushed { about, say }]).await {
+                warn!(%error, "nobody is told that the role stays");
+            }
+        }
+    }));
 }

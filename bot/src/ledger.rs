@@ -157,7 +157,10 @@ impl Ledger {
         let mut any = false;
         for (_, path, len) in files {
             let from = self.view.position(path.as_str())?;
-            if len > from {
+            if len < from {
+                // Somebody put an older copy back. What is known stays known; what comes now is read from the beginning.
+                any |= self.take_in(&path, 0)?;
+            } else if len > from {
                 any |= self.take_in(&path, from)?;
             }
         }

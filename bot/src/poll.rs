@@ -36,6 +36,8 @@ const UPDATES_MAX: u32 = 100;
 const WAITING_MAX: u64 = 1000;
 /// How long until it is looked again whether there is room.
 const ROOM_AGAIN: Duration = Duration::from_millis(200);
+/// From so many failures in a row on, Telegram counts as out of reach.
+const FAILURES_MIN: u32 = 3;
 /// How long after a failure it is tried again, the first time and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// The same after a token that is not taken.
@@ -218,6 +220,8 @@ impl Polling {
                 self.limit = 1;
                 (BotState::Polling, Duration::ZERO)
             }
+            // Once is nothing that a person has to know of.
+            _ if self.failures < FAILURES_MIN => (self.term.board.state(), again),
             _ => (BotState::Unreachable, again),
         };
         if self.term.board.state() != state {

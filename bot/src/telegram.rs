@@ -25,8 +25,8 @@ use crate::port::{Leave, Port};
 
 /// How long it may take to reach the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection that nobody uses stays open. A new one costs about 5 KB.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a connection that nobody uses stays open: less than servers do, so that none is used that has just been closed there.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer, in bytes: a hundred updates of the longest kind, and more.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// Longest wait that Telegram can ask for. It has asked for hours after abuse.
@@ -146,7 +146,7 @@ impl Telegram {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), TelegramError> {
         let answer = self.client.request(request).await.map_err(|error| {
             let text = deepest(&error);
-            match error.is_connect() {
+            match error.is_connect() || was_never_sent(&error) {
                 true => TelegramError::Unreachable(text),
                 false => TelegramError::Unknown(text),
             }
@@ -183,6 +183,16 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, TelegramError> {
             "its answer cannot be read: {error}"
         ))),
     }
+}
+
+/// Says whether the connection had ended before anything of the request was written.
+fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled)
+    })
 }
 
 /// Returns what the innermost cause says: hyper's own words are only "connection error" and the like.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::control::{Request, Response};
+use shared::control::{Request, Response, Status};
 use shared::words::plain;
 use tokio::time::sleep;
 use tracing::warn;
@@ -19,15 +19,21 @@ use crate::text::Body;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// At every so manieth look the other node is asked, which costs bytes on the wire.
+const PEER_EVERY: u32 = 12;
 
 /// Tells who is primary when it is another node than before, then watches until the lease ends.
 pub(crate) async fn watch(term: Arc<Term>, epoch: u64) {
     let mut announced = false;
-    loop {
+    let mut peer = None;
+    for number in 0_u32.. {
         if !announced {
             announced = announce(&term, epoch).await.is_ok();
         }
-        if let Err(error) = look(&term, epoch).await {
+        if number.is_multiple_of(PEER_EVERY) || peer.is_none() {
+            peer = status_of(&term, true).await;
+        }
+        if let Err(error) = look(&term, epoch, peer.as_deref()).await {
             warn!(%error, "news for the owner cannot be made durable");
         }
         sleep(LOOK_EVERY).await;
@@ -64,12 +70,11 @@ async fn announce(term: &Term, epoch: u64) -> Result<(), LedgerError> {
     .await
 }
 
-async fn look(term: &Term, epoch: u64) -> Result<(), LedgerError> {
+async fn look(term: &Term, epoch: u64, peer: Option<&Status>) -> Result<(), LedgerError> {
     let told = term.books.run(|ledger| Ok(ledger.view().told()?)).await?;
     let Some(own) = status_of(term, false).await else {
         return Ok(());
     };
-    let peer = status_of(term, true).await;
     let conflicts = match own.sync.counts.conflicts {
         0 => Vec::new(),
         _ => match term.port.ask(Request::Conflicts).await {
@@ -77,9 +82,7 @@ async fn look(term: &Term, epoch: u64) -> Result<(), LedgerError> {
             _ => return Ok(()),
         },
     };
-    let news = news(&own, peer.as_deref(), &conflicts, |about| {
-        told.contains(about)
-    });
+    let news = news(&own, peer, &conflicts, |about| told.contains(about));
     let now: BTreeSet<&String> = news.iter().flat_map(|news| &news.about).collect();
     // What the other node says of itself is not over because it cannot be asked.
     let over = told.iter().filter(|about| {

@@ -317,8 +317,9 @@ impl Lease {
             if differs {
                 info!(role = ?view.role, epoch = view.epoch, holder = ?view.lease.holder, "lease");
             }
+            let news = differs || view.problems != told.problems;
             *told = view;
-            differs
+            news
         });
         let next = keeper.next_tick().map(|at| at.left(now));
         next.unwrap_or(WAKE_CHECK).min(WAKE_CHECK)

@@ -165,7 +165,7 @@ impl Stage {
         let begun = Instant::now();
         match kind {
             Kind::Suspended => {
-                kill_process(self.talk.pair.node(primary).pid(), Signal::STOP).unwrap()
+                kill_process(self.talk.pair.node(primary).pid(), Signal::STOP).unwrap();
             }
             Kind::Cut => self.relay.cut(),
             _ => self.talk.pair.node_mut(primary).kill(),
@@ -181,7 +181,7 @@ impl Stage {
         }
         match kind {
             Kind::Suspended => {
-                kill_process(self.talk.pair.node(primary).pid(), Signal::CONT).unwrap()
+                kill_process(self.talk.pair.node(primary).pid(), Signal::CONT).unwrap();
             }
             Kind::Cut => self.relay.mend(),
             _ => self.talk.pair.node_mut(primary).start(),

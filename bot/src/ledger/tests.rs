@@ -239,7 +239,7 @@ fn half_a_line_waits_for_its_end_and_never_counts_without() {
     vm.port.with(|files| {
         files
             .values_mut()
-            .for_each(|file| file.truncate(file.len() - 5))
+            .for_each(|file| file.truncate(file.len() - 5));
     });
     drop(there);
     std::fs::remove_file(vm.view()).expect("it is removed");
@@ -407,4 +407,27 @@ fn what_else_lies_there_is_no_journal() {
     let ledger = bench.open();
     assert!(waiting(&ledger).is_empty());
     assert_eq!(ledger.view().last_seq().expect("a number"), 0);
+}
+
+#[test]
+fn an_older_copy_of_a_journal_hides_nothing() {
+    let (vm, mac) = (Bench::new("vm"), Bench::new("mac"));
+    let mut there = vm.open();
+    there.note(vec![received(1)]).expect("it is noted");
+    let old = vm.port.with(|files| files.clone());
+    there.note(vec![received(2)]).expect("it is noted");
+    let mut here = mac.open();
+    mac.port.receive(&vm.port, 0);
+    here.refresh().expect("it is read");
+    assert_eq!(waiting(&here), [1, 2]);
+    mac.port.with(|files| *files = old);
+    here.refresh().expect("it is read");
+    let line = Record::new(1, 9, here.now(), received(3)).line();
+    mac.port.with(|files| {
+        files
+            .values_mut()
+            .for_each(|file| file.extend_from_slice(line.as_bytes()));
+    });
+    here.refresh().expect("it is read");
+    assert_eq!(waiting(&here), [1, 2, 3]);
 }
