@@ -106,6 +106,8 @@ pub(crate) enum Verb {
     Resume(Shown),
     /// Have this node be the primary, or the other one
     Promote(Promote),
+    /// Print the address of the dashboard, for a browser on this machine
+    Web(Shown),
     /// Say who may speak with the bot, or say something through it
     Bot {
         #[command(subcommand)]
@@ -382,6 +384,7 @@ mod tests {
         check("layer-sync duty restart sync", true);
         check("layer-sync duty list --json", true);
         check("layer-sync duty crash", false);
+        check("layer-sync web --json", true);
         check("layer-sync bot pair --json", true);
         check("layer-sync bot allow", true);
         check("layer-sync bot allow 12345 --json", true);

@@ -57,6 +57,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Resume(shown) => steer::pause(caller, false, shown),
         Verb::Promote(wish) => promote::promote(caller, &wish),
         Verb::Duty { wish } => duty::duty(caller, wish),
+        Verb::Web(shown) => steer::web(caller, shown),
         Verb::Bot { wish } => bot::bot(caller, wish),
         Verb::Service { act } => service::service(caller, &act),
         Verb::Events { follow, shown } => events::events(caller, follow, shown),

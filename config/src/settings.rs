@@ -32,7 +32,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:9797";
 
 /// Sections and their keys, in the order in which they are written.
-const SECTIONS: [(&str, &[&str]); 6] = [
+const SECTIONS: [(&str, &[&str]); 7] = [
     ("node", &["name", "root"]),
     (
         "sync",
@@ -53,6 +53,7 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     ("lease", &["prefer"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
     ("bot", &["api"]),
+    ("dashboard", &["listen"]),
 ];
 
 /// What a node is told.
@@ -73,7 +74,15 @@ pub struct Settings {
     pub kept: KeptSettings,
     /// Address of the Bot API: `api` in `[bot]`. There is a bot when its token is among the secrets.
     pub bot_api: String,
+    /// Where the dashboard is served: `listen` in `[dashboard]`, an address of this machine alone. `None`: nowhere.
+    pub dashboard: Option<SocketAddr>,
 }
+
+/// Where the dashboard is served when nobody says otherwise: the system chooses the port.
+pub const DASHBOARD_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+/// What [`Settings::dashboard`] is called when it is nowhere.
+const NOWHERE: &str = "off";
 
 /// Telegram's own Bot API.
 pub const BOT_API_DEFAULT: &str = "https://api.telegram.org";
@@ -244,6 +253,7 @@ impl Settings {
             prefer: prefer(&document.section("lease"))?,
             kept: kept(&document.section("kept"))?,
             bot_api: bot_api(&document.section("bot"))?,
+            dashboard: dashboard(&document.section("dashboard"))?,
         })
     }
 
@@ -433,6 +443,20 @@ fn bot_api(section: &Section<'_>) -> Result<String, SettingsRefused> {
         is_safe(text).then(|| text.to_owned())
     })?;
     Ok(api.unwrap_or_else(|| BOT_API_DEFAULT.to_owned()))
+}
+
+fn dashboard(section: &Section<'_>) -> Result<Option<SocketAddr>, SettingsRefused> {
+    let allowed =
+        "an address of this machine alone with a port, such as \"127.0.0.1:9798\", or \"off\"";
+    let listen = section.optional("listen", allowed, |text| match text {
+        NOWHERE => Some(None),
+        text => text
+            .parse::<SocketAddr>()
+            .ok()
+            .filter(|at| at.ip().is_loopback())
+            .map(Some),
+    })?;
+    Ok(listen.unwrap_or(Some(DASHBOARD_DEFAULT)))
 }
 
 /// Says whether a token can be sent to an address.

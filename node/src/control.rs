@@ -26,6 +26,7 @@ use tracing::debug;
 
 use crate::Failure;
 use crate::bot::BotDesk;
+use crate::dashboard::Place;
 use crate::lease::Lease;
 use crate::supervisor::Duties;
 pub(crate) use idle::{Idle, problem};
@@ -109,6 +110,8 @@ pub(crate) struct Desk {
     pub(crate) idle: Arc<Idle>,
     /// The bot, if there is one.
     pub(crate) bot: Option<BotDesk>,
+    /// Where the dashboard is.
+    pub(crate) dashboard: Place,
 }
 
 impl Desk {
@@ -152,6 +155,7 @@ impl Desk {
     /// Answers what needs more than one of the loop's answers, and passes on the rest.
     pub(crate) async fn answer(&self, request: Request) -> Response {
         match request {
+            Request::Web => self.dashboard.answer(),
             Request::Bot(act) => match &self.bot {
                 Some(bot) => bot.ask(act).await,
                 None => refused(

@@ -1,10 +1,11 @@
 //! A daemon in the foreground: opens its node, keeps its duties running, stops when it is told to.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use config::Home;
+use config::{Home, Settings};
 use shared::control::{NodeSide, Problem};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::bot::{self, BOT, BotDesk, NodePort};
 use crate::control::{self, Control, Desk, Idle};
+use crate::dashboard::{self, DASHBOARD, Place};
 use crate::lease::Lease;
 use crate::open::{enter, open};
 use crate::supervisor::{Duties, supervise};
@@ -42,8 +44,11 @@ pub fn run(side: NodeSide, home: &Home, log_to_file: bool) -> Result<(), Failure
     let ended = runtime.block_on(async {
         // First of all: from here on a signal is a wish, and not the end.
         let mut signals = Signals::listen()?;
-        let bot = BotDesk::of(home)?;
-        let mut daemon = Daemon::open(home, side, bot, stopped)?;
+        let beside = Beside {
+            bot: BotDesk::of(home)?,
+            dashboard: Settings::read(home)?.dashboard,
+        };
+        let mut daemon = Daemon::open(home, side, beside, stopped)?;
         manager::ready();
         tokio::select! {
             () = signals.next() => {
@@ -102,6 +107,15 @@ impl Signals {
     }
 }
 
+/// What a daemon does beside its sync.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// The bot, if a token is set.
+    pub(crate) bot: Option<BotDesk>,
+    /// Where the dashboard is served, if it is.
+    pub(crate) dashboard: Option<SocketAddr>,
+}
+
 /// A side that runs.
 pub(crate) struct Daemon {
     pub(crate) task: JoinHandle<Result<(), Failure>>,
@@ -116,7 +130,7 @@ impl Daemon {
     pub(crate) fn open(
         home: &Home,
         side: NodeSide,
-        bot: Option<BotDesk>,
+        beside: Beside,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let lock = enter(home, side)?;
@@ -125,13 +139,17 @@ impl Daemon {
         let (lease, link) = Lease::start(home, side, opened.partner.is_none(), prefer);
         let (served, serves) = watch::channel(None);
         let duties = Duties::default();
+        let Beside { bot, dashboard } = beside;
+        let place = Place::default();
         let desk = Desk {
             served: serves.clone(),
             lease: lease.clone(),
             duties: duties.clone(),
             idle: Arc::new(Idle::of(&opened)),
             bot: bot.clone(),
+            dashboard: place.clone(),
         };
+        let page = desk.clone();
         let port = Arc::new(NodePort::new(&opened, desk.clone(), lease.clone()));
         let control = Control::bind(home, desk)?;
         let standing = Arc::new(Standing {
@@ -159,18 +177,30 @@ impl Daemon {
             let parked = |parked| safe_mode.set(SYNC, parked);
             let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
             let sync = supervise(SYNC, duties.clone(), parked, stop.clone(), first, again);
-            let Some(bot) = bot else { return sync.await };
-            let parked = |parked| safe_mode.set(BOT, parked);
-            let stopped = stop.clone();
-            let again = move || {
-                tokio::spawn(
-                    bot.clone()
-                        .run(home.clone(), Arc::clone(&port), stopped.clone()),
-                )
+            let (safe, all, stopped) = (&safe_mode, duties.clone(), stop.clone());
+            let bot = async move {
+                let Some(bot) = bot else { return Ok(()) };
+                let until = stopped.clone();
+                let again = move || {
+                    let port = Arc::clone(&port);
+                    tokio::spawn(bot.clone().run(home.clone(), port, until.clone()))
+                };
+                let parked = |parked| safe.set(BOT, parked);
+                supervise(BOT, all, parked, stopped, again(), again).await
             };
-            let bot = supervise(BOT, duties, parked, stop, again(), again);
-            // The sync ends when the daemon is told to stop, or when it cannot go on at all; the bot only with the daemon.
-            tokio::try_join!(sync, bot).map(|_| ())
+            let dashboard = async move {
+                let Some(listen) = dashboard else {
+                    return Ok(());
+                };
+                let until = stop.clone();
+                let again = move || {
+                    let (page, place) = (page.clone(), place.clone());
+                    tokio::spawn(dashboard::run(listen, page, place, until.clone()))
+                };
+                supervise(DASHBOARD, duties, |_| {}, stop, again(), again).await
+            };
+            // The sync ends when the daemon is told to stop, or when it cannot go on at all; the others only with the daemon.
+            tokio::try_join!(sync, bot, dashboard).map(|_| ())
         };
         Ok(Self {
             task: tokio::spawn(keep_running),

@@ -7,6 +7,7 @@ mod bot;
 mod clock;
 mod control;
 mod daemon;
+mod dashboard;
 pub mod doctor;
 mod failure;
 mod lease;

@@ -139,6 +139,7 @@ fn new_settings(root: &Path, name: Option<&str>, link: Link) -> Result<Settings,
         prefer: Prefer::default(),
         kept: config::settings::KeptSettings::default(),
         bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
+        dashboard: Some(config::settings::DASHBOARD_DEFAULT),
     };
     // What is written must be readable: this checks the name as the file would be.
     Settings::parse(&settings.render(), "the new settings")?;

@@ -16,7 +16,7 @@ use shared::wire::PairId;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::daemon::{Daemon, runtime};
+use crate::daemon::{Beside, Daemon, runtime};
 use crate::partner::Partner;
 use crate::setup::usable_root;
 use crate::{Failure, logs};
@@ -74,8 +74,13 @@ impl Up {
                 .parse()
                 .map_err(|error| Failure::other("the loopback address", error))?;
             write_settings(&receiver, "replica", &replica, mode, &Link::Dial { peer })?;
-            let first = Daemon::open(&pusher, NodeSide::Pusher, None, stopped.clone())?;
-            let second = Daemon::open(&receiver, NodeSide::Receiver, None, stopped)?;
+            let first = Daemon::open(
+                &pusher,
+                NodeSide::Pusher,
+                Beside::default(),
+                stopped.clone(),
+            )?;
+            let second = Daemon::open(&receiver, NodeSide::Receiver, Beside::default(), stopped)?;
             Ok::<_, Failure>(vec![first, second])
         })?;
         Ok(Self {
@@ -209,6 +214,7 @@ fn write_settings(
         prefer: Prefer::default(),
         kept: KeptSettings::default(),
         bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
+        dashboard: Some(config::settings::DASHBOARD_DEFAULT),
     };
     match fs::remove_file(home.settings_file()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -90,6 +90,8 @@ pub enum Request {
     },
     /// Do something about the bot of this node.
     Bot(BotAct),
+    /// Where is the dashboard?
+    Web,
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
     Events,
     /// Make a one-time pairing code for an address that the receiver can reach; empty for the one
@@ -190,6 +192,8 @@ pub enum Response {
     Code(String),
     /// To [`BotAct::People`].
     People(Vec<Person>),
+    /// To [`Request::Web`]: its address, with the key that lets somebody in.
+    Web(String),
     /// The request cannot be served.
     Refused(Refused),
 }

@@ -557,15 +557,7 @@ fn a_server_that_is_not_at_its_best() {
 fn a_bot_that_crashes_again_and_again_gives_the_role_away() {
     let talk = Talk::begin();
     talk.is_at_work(&talk.pair.pusher);
-    let duty = |node: &Node| {
-        node.status()["duties"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|duty| duty["name"] == "bot")
-            .cloned()
-            .unwrap()
-    };
+    let duty = |node: &Node| node.duty("bot");
     for crash in 1..=4 {
         talk.pair.pusher.ask(["duty", "crash", "bot"]).exits(0);
         wait_until("it runs again", SOON, || {

@@ -28,6 +28,7 @@ mod bot;
 mod conflict;
 mod crash;
 mod daemons;
+mod dashboard;
 mod deaf;
 mod decide;
 mod doctor;

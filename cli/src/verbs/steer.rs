@@ -1,4 +1,4 @@
-//! `pair`, `pause`, `resume`, `restore`: have the daemon do something.
+//! `pair`, `web`, `pause`, `resume`, `restore`: have the daemon do something.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -11,6 +11,18 @@ use crate::args::{OnPath, Shown};
 use crate::client::{ANSWER_WAIT_MAX, WORK_WAIT_MAX};
 use crate::failure::Failure;
 use shared::words::{count, plain, size};
+
+/// Prints the address of the dashboard.
+pub(super) fn web(caller: &Caller, shown: Shown) -> Result<u8, Failure> {
+    let Response::Web(address) = caller.ask(&Request::Web, ANSWER_WAIT_MAX)? else {
+        return Err(caller.unexpected());
+    };
+    match shown.json {
+        true => print_json(&serde_json::json!({ "address": address }))?,
+        false => print(&format!("{address}\n"))?,
+    }
+    Ok(exit::DONE)
+}
 
 /// Prints a pairing code: alone on stdout, explained on stderr.
 pub(super) fn pair(caller: &Caller, address: Option<Address>, shown: Shown) -> Result<u8, Failure> {

@@ -1,13 +1,14 @@
 //! The commented text of a settings file.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::lease::Prefer;
 use shared::reconcile::Mode;
 
 use super::{
-    BOT_API_DEFAULT, KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX, RATE_LIMIT_MIN, Settings,
-    SyncSettings, VERSION,
+    BOT_API_DEFAULT, DASHBOARD_DEFAULT, KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX,
+    NOWHERE, RATE_LIMIT_MIN, Settings, SyncSettings, VERSION,
 };
 use crate::quantity::{duration_text, size_text};
 
@@ -21,13 +22,14 @@ pub(super) fn render(settings: &Settings) -> String {
          \n\
          # Version of this file. Required.\n\
          version = {VERSION}\n\
-         \n{}\n{}\n{}\n{}\n{}\n{}",
+         \n{}\n{}\n{}\n{}\n{}\n{}\n{}",
         node(settings),
         sync(&settings.sync),
         link(settings),
         lease(settings.prefer),
         kept(&settings.kept),
         bot(&settings.bot_api),
+        dashboard(settings.dashboard),
     )
 }
 
@@ -186,6 +188,16 @@ fn bot(api: &str) -> String {
          # the primary is. Address of the Bot API; one without TLS only on this machine. Default: \"{BOT_API_DEFAULT}\".\n\
          api = {}\n",
         quoted(api),
+    )
+}
+
+fn dashboard(listen: Option<SocketAddr>) -> String {
+    format!(
+        "[dashboard]\n\
+         # Where a browser on this machine finds the dashboard: a loopback address with a port, 0 to let the system choose one;\n\
+         # `layer-sync web` prints it. Or \"{NOWHERE}\". Default: \"{DASHBOARD_DEFAULT}\".\n\
+         listen = {}\n",
+        quoted(&listen.map_or(NOWHERE.to_owned(), |at| at.to_string())),
     )
 }
 

@@ -17,6 +17,8 @@ fn pusher() -> Settings {
         rate_limit: None,
         prefer: Prefer::default(),
         kept: KeptSettings::default(),
+        bot_api: BOT_API_DEFAULT.to_owned(),
+        dashboard: Some(DASHBOARD_DEFAULT),
     }
 }
 
@@ -169,6 +171,8 @@ fn everything_that_is_rendered_reads_back() {
             bytes_min: 0,
             age_min: Duration::ZERO,
         },
+        bot_api: "http://localhost:8081/a path's end".replace(' ', "-"),
+        dashboard: None,
     };
     for settings in [full, pusher(), receiver()] {
         assert_eq!(

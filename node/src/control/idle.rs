@@ -10,6 +10,7 @@ use shared::control::{
 use shared::hash::SetHash;
 
 use crate::clock;
+use crate::dashboard::DASHBOARD;
 use crate::measure::Meter;
 use crate::open::Opened;
 use crate::sync::SYNC;
@@ -88,10 +89,12 @@ pub(crate) fn problem(duty: &DutyStatus) -> Option<Problem> {
             format!("\"{name}\" has ended and is started again: {why}"),
         ),
         DutyState::Parked => {
-            // Without the sync nothing arrives; without another duty the tree is as safe as ever.
-            let (code, severity) = match name == SYNC {
-                true => ("halted.safe_mode", Health::Halted),
-                false => ("degraded.safe_mode", Health::Degraded),
+            // Without the sync nothing arrives; without another duty the tree is as safe as ever, and without the
+            // dashboard so is the role.
+            let (code, severity) = match name.as_str() {
+                SYNC => ("halted.safe_mode", Health::Halted),
+                DASHBOARD => ("degraded.dashboard", Health::Degraded),
+                _ => ("degraded.safe_mode", Health::Degraded),
             };
             let text = format!(
                 "\"{name}\" has crashed again and again, so it is not started any more; the last time: {why}"

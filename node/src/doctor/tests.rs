@@ -45,6 +45,7 @@ impl Made {
             prefer: Prefer::default(),
             kept: KeptSettings::default(),
             bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
+            dashboard: Some(config::settings::DASHBOARD_DEFAULT),
         };
         settings.write_new(&home).expect("written");
         Self {

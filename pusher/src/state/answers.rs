@@ -101,6 +101,7 @@ impl Pusher {
             | Request::Promote { .. }
             | Request::Duty { .. }
             | Request::Bot(_)
+            | Request::Web
             | Request::Events => {
                 self.actions.push(Action::Serve(client, request));
                 return;

@@ -193,6 +193,17 @@ impl Node {
         })
     }
 
+    /// Returns what the node says of one of its duties.
+    #[track_caller]
+    pub(crate) fn duty(&self, name: &str) -> Value {
+        let status = self.status();
+        let duties = status["duties"].as_array().unwrap();
+        let found = duties.iter().find(|duty| duty["name"] == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {status}"))
+            .clone()
+    }
+
     /// Replaces text in the settings, as a person with an editor does.
     #[track_caller]
     pub(crate) fn set(&self, from: &str, to: &str) {
