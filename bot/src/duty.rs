@@ -29,6 +29,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 const PRESENT_EVERY: Duration = Duration::from_secs(3);
 /// How long what was said last may take to the other node before the role goes there all the same.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(800);
+/// How long an answer that is being worked out may take when the lease is ending.
+const ANSWERS_WAIT: Duration = Duration::from_millis(400);
 /// How long what has begun may take when the daemon stops.
 const STOP_WAIT: Duration = Duration::from_millis(700);
 /// How long until something that cannot be noted is tried again.
@@ -186,10 +188,11 @@ impl Duty {
         present.spawn(presence(Arc::clone(&self.port)));
         let mut speaking = JoinSet::new();
         let mut hearing = JoinSet::new();
+        let mut answering = JoinSet::new();
         let begun = async {
             self.begin(epoch).await;
             hearing.spawn(poll::poll(Arc::clone(&term)));
-            hearing.spawn(handle::handle(Arc::clone(&term)));
+            answering.spawn(handle::handle(Arc::clone(&term)));
             hearing.spawn(watching::watch(Arc::clone(&term), epoch));
             speaking.spawn(send::send(Arc::clone(&term)));
         };
@@ -201,6 +204,7 @@ impl Duty {
             () = begun => tokio::select! {
                 how = &mut over => how,
                 Some(ended) = hearing.join_next() => panicked(ended),
+                Some(ended) = answering.join_next() => panicked(ended),
                 Some(ended) = speaking.join_next() => panicked(ended),
             },
             how = &mut over => how,
@@ -210,8 +214,12 @@ impl Duty {
             // Dropping them ends each of them, with what it was about to send.
             return;
         }
-        hearing.shutdown().await;
         end.send_replace(true);
+        hearing.shutdown().await;
+        // What changes something is short; a long wait for everything to be in sync is asked for anew by the next one.
+        let answered = async { while answering.join_next().await.is_some() {} };
+        let _ = timeout(ANSWERS_WAIT, answered).await;
+        answering.shutdown().await;
         // Every request has a time-out, so this ends; and the fence holds when the lease does not.
         let finish = async { while speaking.join_next().await.is_some() {} };
         let wait = if how == End::Stopped {

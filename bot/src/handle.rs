@@ -42,12 +42,21 @@ const WORDS_WAIT: Duration = Duration::from_secs(10);
 /// Characters that are kept of a question.
 const ABOUT_CHARS_MAX: usize = 60;
 
-/// Answers until the lease ends.
+/// Answers until the lease ends. When it is ending, what has begun is brought to its end, and nothing more is begun.
 pub(crate) async fn handle(term: Arc<Term>) {
     let mut busy = BTreeSet::new();
     let mut running: JoinSet<i64> = JoinSet::new();
+    let mut ending = term.ending.clone();
     loop {
-        let room = CHATS_MAX - running.len();
+        let is_ending = *ending.borrow_and_update();
+        if is_ending && running.is_empty() {
+            return;
+        }
+        let room = if is_ending {
+            0
+        } else {
+            CHATS_MAX - running.len()
+        };
         let not = busy.clone();
         let waiting = term
             .books
@@ -73,7 +82,8 @@ pub(crate) async fn handle(term: Arc<Term>) {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => return,
             },
-            () = term.books.heard(), if running.len() < CHATS_MAX => {}
+            _ = ending.changed() => {}
+            () = term.books.heard(), if running.len() < CHATS_MAX && !is_ending => {}
             () = sleep(AGAIN), if running.is_empty() => {}
         }
     }
@@ -83,6 +93,9 @@ pub(crate) async fn handle(term: Arc<Term>) {
 async fn answer_all(term: &Arc<Term>, messages: Vec<Waiting>) -> Result<(), LedgerError> {
     let mut done = Vec::new();
     for Waiting { heard, begun } in messages {
+        if *term.ending.borrow() {
+            break;
+        }
         let user = heard.from;
         let person = term
             .books

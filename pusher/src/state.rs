@@ -855,16 +855,9 @@ impl Pusher {
     }
 
     fn role_changed(&mut self, role: LeaseView) {
-        if let Some(side) = role.changed_since(&self.lease) {
-            let node = match side {
-                NodeSide::Pusher => &self.setup.node,
-                _ => &self.setup.peer,
-            };
-            self.tell(Happening::Primary {
-                side,
-                node: node.clone(),
-                epoch: role.epoch,
-            });
+        let own = (NodeSide::Pusher, self.setup.node.as_str());
+        if let Some(what) = role.news_since(&self.lease, own, &self.setup.peer) {
+            self.tell(what);
         }
         self.lease = role;
     }

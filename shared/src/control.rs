@@ -385,10 +385,22 @@ pub struct LeaseView {
 }
 
 impl LeaseView {
-    /// Returns the side that is primary now and was not in `before`. The first one that is heard of is no change.
-    pub fn changed_since(&self, before: &Self) -> Option<NodeSide> {
+    /// Returns what to tell when another side is primary now than in `before`; the first one that is heard of is no change.
+    /// `own` is the side that tells, and the name of its node; `peer` the name of the other one.
+    pub fn news_since(
+        &self,
+        before: &Self,
+        own: (NodeSide, &str),
+        peer: &str,
+    ) -> Option<Happening> {
         let before = before.lease.holder?;
-        self.lease.holder.filter(|holder| *holder != before)
+        let side = self.lease.holder.filter(|holder| *holder != before)?;
+        let node = if side == own.0 { own.1 } else { peer };
+        Some(Happening::Primary {
+            side,
+            node: node.to_owned(),
+            epoch: self.epoch,
+        })
     }
 
     /// Returns whether the role, the epoch and the holder are the same; time passes all the while.
