@@ -167,6 +167,11 @@ impl Ledger {
         Ok(any)
     }
 
+    /// Returns the file that is written, and its length: what the other node has to have to know all that was noted under this epoch.
+    pub(crate) fn end(&self) -> Option<(RelPath, u64)> {
+        self.segment.clone()
+    }
+
     /// Drops what is old: own files that nobody needs any more, and what the view has of them.
     pub(crate) fn prune(&mut self) -> Result<(), LedgerError> {
         let now = self.port.utc();

@@ -173,6 +173,10 @@ impl Polling {
                     self.term.books.stir(totals);
                     self.term.replicate(REPLICATE_WAIT).await;
                 }
+                if next.is_none() {
+                    // Nothing of it has a number, so nothing can be confirmed, and it comes again.
+                    sleep(UNWRITABLE_AGAIN).await;
+                }
                 self.offset = next.or(self.offset);
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::control::Request;
+use shared::control::{Request, Response};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -17,6 +17,8 @@ use crate::telegram::Telegram;
 pub(crate) const EFFECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long until leave is asked for again.
 const LEAVE_AGAIN: Duration = Duration::from_millis(200);
+/// How often it is looked whether the other node has what was noted.
+const AGREED_AGAIN: Duration = Duration::from_millis(10);
 /// How long what arrived may take to the other node before it is confirmed to Telegram all the same.
 pub(crate) const REPLICATE_WAIT: Duration = Duration::from_millis(500);
 
@@ -74,9 +76,20 @@ impl Term {
         }
     }
 
-    /// Gives what was noted a moment to be durable on the other node, too.
-    pub(crate) async fn replicate(&self, wait: Duration) {
-        let _ = timeout(wait, self.port.ask(Request::Flush)).await;
+    /// Gives what was noted a moment to be durable on the other node, too; returns whether it is.
+    pub(crate) async fn replicate(&self, wait: Duration) -> bool {
+        let Ok(Some((path, len))) = self.books.run(|ledger| Ok(ledger.end())).await else {
+            return true;
+        };
+        let arrived = async {
+            loop {
+                match self.port.ask(Request::Agreed(path.clone())).await {
+                    Response::Agreed(Some(agreed)) if agreed >= len => return,
+                    _ => sleep(AGREED_AGAIN).await,
+                }
+            }
+        };
+        timeout(wait, arrived).await.is_ok()
     }
 
     /// Waits until Telegram has said the name of the bot.

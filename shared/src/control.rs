@@ -29,6 +29,8 @@ pub enum Request {
     Status,
     /// Answer when everything changed before now is durable on both sides.
     Flush,
+    /// How much of a file is durable on both sides? Answered at once, from memory: for who waits for one file, and not for all.
+    Agreed(RelPath),
     /// What would the next cycle do?
     Plan,
     /// State, reason, remedy and history of one path.
@@ -168,6 +170,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Flush`] and [`Request::Verify`].
     Compared(Compared),
+    /// To [`Request::Agreed`]: the length of the file that both sides agreed on last, in bytes; `None` for none.
+    Agreed(Option<u64>),
     /// To [`Request::Plan`].
     Plan(PlanView),
     /// To [`Request::Why`].

@@ -12,6 +12,7 @@
 //! | `LAYER_SYNC_E2E_FLOOD=10000000` | rows that a hostile partner sends, instead of 100,000 |
 //! | `LAYER_SYNC_E2E_SQLITE_SECONDS=120` | how long a database is written while it is synced |
 //! | `LAYER_SYNC_E2E_ROUNDS=200` | changes of the primary, of every kind, that a talking bot survives |
+//! | `LAYER_SYNC_E2E_PLANNED=1` | all of them planned |
 //! | `LAYER_SYNC_E2E_BACKLOG=10000` | messages that wait for a bot after a day offline |
 //! | `LAYER_SYNC_E2E_IDLE_SECONDS=600` | how long a pair with a bot does nothing, which is measured |
 //! | `LAYER_SYNC_E2E_SLEEP_SECONDS=300` | how long a primary is suspended |
@@ -25,6 +26,7 @@
 mod harness;
 
 mod bot;
+mod clock;
 mod conflict;
 mod crash;
 mod daemons;

@@ -85,6 +85,7 @@ impl Pusher {
                 });
                 return;
             }
+            Request::Agreed(path) => Response::Agreed(self.trees.agreed(&path).map(Entry::len)),
             Request::Peer(inner) => return self.pass_on(client, &inner),
             Request::Resolve { path, keep } => {
                 let keep = match client {

@@ -7,7 +7,7 @@ use shared::control::{
     ProcessStatus, Refused, Request, Response, SCHEMA, Status, SyncCounts, SyncState, SyncStatus,
     exit,
 };
-use shared::tree::Side;
+use shared::tree::{Entry, Side};
 use shared::wire::{Frame, Proof};
 
 use super::{Action, Client, Phase, Receiver};
@@ -21,6 +21,11 @@ impl Receiver {
     pub(super) fn asked(&mut self, client: Client, request: Request) {
         match (&request, client) {
             (Request::Status, _) => self.asked_status.push((client, self.now + ECHO_WAIT)),
+            (Request::Agreed(path), _) => {
+                let agreed = self.trees.agreed(path).map(Entry::len);
+                let response = Response::Agreed(agreed);
+                self.actions.push(Action::Answer(client, response));
+            }
             (Request::Versions { .. } | Request::Restore { .. } | Request::Events, _) => {
                 self.actions.push(Action::Serve(client, request));
             }
