@@ -3,6 +3,9 @@
 //! The control socket carries one JSON object a line. The same requests travel to the other machine
 //! when only that one can answer. Fields are only ever added ([`SCHEMA`]).
 
+mod bot;
+mod event;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hash::{ContentHash, SetHash};
@@ -11,6 +14,9 @@ use crate::path::RelPath;
 use crate::transfer::{Op, Source, TEXT_BYTES_MAX};
 use crate::tree::{Entry, Side};
 use crate::utc::UtcMs;
+
+pub use bot::{BotAct, BotState, BotStatus, Person};
+pub use event::{Event, Happening};
 
 /// The version of what [`Status`] looks like.
 pub const SCHEMA: u32 = 1;
@@ -558,79 +564,6 @@ pub enum DutyAct {
     Crash,
 }
 
-/// The bot, as this node knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct BotStatus {
-    /// In one word.
-    pub state: BotState,
-    /// Messages that were received and are not answered yet, by either node.
-    pub inbox: u64,
-    /// Messages that are to be sent.
-    pub outbox: u64,
-    /// When something was received last, on the clock of the node that received it.
-    pub last_update: Option<UtcMs>,
-    /// How often somebody else was found to poll with the same token, since the start.
-    pub rivals: u64,
-    /// Messages that may have been sent twice, because nobody knows whether the first try arrived.
-    pub doubtful: u64,
-    /// Updates that could not be read, and were put aside.
-    pub quarantined: u64,
-    /// Whether an owner is paired.
-    pub owner: bool,
-}
-
-/// The state of the bot in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BotState {
-    /// The other node's bot is at work, or nobody's.
-    #[default]
-    NotPrimary,
-    /// It begins.
-    Starting,
-    /// It hears and speaks.
-    Polling,
-    /// Somebody else polls with the same token.
-    Conflict,
-    /// Somebody has set a webhook, so nothing can be polled.
-    Webhook,
-    /// Telegram asks for less.
-    Throttled,
-    /// The token is wrong or revoked.
-    Unauthorised,
-    /// Telegram cannot be reached.
-    Unreachable,
-    /// What arrives cannot be made durable, so nothing is taken.
-    Unwritable,
-}
-
-/// What can be done about the bot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BotAct {
-    /// Make a one-time code; whoever sends it to the bot is its owner.
-    Pair,
-    /// Let this person ask, and change nothing.
-    Allow(i64),
-    /// Do not listen to this person any more.
-    Deny(i64),
-    /// Who may speak with it?
-    People,
-    /// Send a text to the owner.
-    Send(String),
-}
-
-/// Somebody who may speak with the bot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Person {
-    /// Their number at Telegram. Names can change hands; numbers do not.
-    pub user: i64,
-    /// The name that they had there.
-    pub name: String,
-    /// Whether they may also change something.
-    pub owner: bool,
-}
-
 /// The answer to flush and verify.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared {
@@ -832,72 +765,4 @@ impl RestoredBelow {
             self.failed.push(text);
         }
     }
-}
-
-/// Something that a person might want to see happen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, on the clock of the node that tells it.
-    pub at: UtcMs,
-    /// What.
-    pub what: Happening,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Happening {
-    /// A change became durable on both sides.
-    Changed {
-        /// The tree that changed.
-        on: NodeSide,
-        /// How.
-        change: Change,
-        /// The path.
-        path: RelPath,
-        /// Where it was before, when it was moved.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        from: Option<RelPath>,
-        /// Content length, in bytes.
-        len: u64,
-    },
-    /// Both sides had changed a path.
-    Conflict {
-        /// The path.
-        path: RelPath,
-        /// Where the version that lost lies now.
-        copy: RelPath,
-    },
-    /// A path has to wait.
-    Held(Problem),
-    /// The link is up.
-    Linked {
-        /// The other node.
-        peer: String,
-    },
-    /// The link is down.
-    Unlinked {
-        /// Why.
-        reason: String,
-    },
-    /// Everything is equal.
-    Settled {
-        /// Files in the tree.
-        files: u64,
-        /// Bytes in them.
-        bytes: u64,
-    },
-    /// The whole sync stopped for a person.
-    Halted(Problem),
-    /// Somebody paused or resumed the pair.
-    Paused(bool),
-    /// Another side is primary than before.
-    Primary {
-        /// Which.
-        side: NodeSide,
-        /// The name of its node.
-        node: String,
-        /// The number of its lease.
-        epoch: u64,
-    },
 }
