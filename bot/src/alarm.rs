@@ -146,24 +146,4 @@ fn halted(code: &str, fix: &str) -> (String, Vec<Button>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_can_be_confirmed_from_afar_and_a_folder_not() {
-        let (about, buttons) = halted(
-            "halted.mass_delete",
-            "layer-sync confirm 3f9a, or `layer-sync confirm 3f9a --undo`",
-        );
-        assert_eq!(about, "halted/halted.mass_delete/3f9a");
-        let acts: Vec<_> = buttons.into_iter().map(|button| button.act).collect();
-        let confirm = |undo| Act::Confirm {
-            batch: "3f9a".to_owned(),
-            undo,
-        };
-        assert_eq!(acts, [confirm(false), confirm(true)]);
-        let (about, buttons) = halted("halted.root", "bring it back, or `layer-sync confirm root`");
-        assert_eq!((about.as_str(), buttons.len()), ("halted/halted.root", 0));
-        assert!(halted("halted.disk", "mend the disk").1.is_empty());
-    }
-}
+mod tests;

@@ -296,3 +296,66 @@ fn keyboard(say: &Say) -> Option<InlineKeyboardMarkup> {
             .build()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::utc::UtcMs;
+
+    use super::*;
+    use crate::say::{Act, Button};
+
+    fn due(number: usize, text: &str) -> Due {
+        let mut say = Say::new(format!("id{number}"), 1, Body::plain(text));
+        say.reply = Some(number as i64);
+        say.about = Some(format!("/n{number}"));
+        Due {
+            say,
+            attempt: 0,
+            at: UtcMs(number as u64),
+        }
+    }
+
+    fn many(count: usize, text: &str) -> Vec<Due> {
+        (0..count).map(|number| due(number, text)).collect()
+    }
+
+    #[test]
+    fn a_few_go_one_by_one_as_answers() {
+        let parcel = together(many(TOGETHER_MIN - 1, "x"));
+        assert_eq!((parcel.ids.len(), parcel.say.reply), (1, Some(0)));
+        assert_eq!(parcel.say.body.as_plain(), "x");
+    }
+
+    #[test]
+    fn many_go_together_each_under_its_question() {
+        let parcel = together(many(TOGETHER_MIN, "x"));
+        assert_eq!((parcel.ids.len(), parcel.say.reply), (4, None));
+        assert_eq!(parcel.say.body.as_plain(), "/n0\nx\n/n1\nx\n/n2\nx\n/n3\nx");
+    }
+
+    #[test]
+    fn together_they_fit_into_one_message() {
+        let parcel = together(many(60, &"글".repeat(400)));
+        assert!(parcel.ids.len() > 8 && parcel.say.body.units() <= MESSAGE_UNITS_MAX);
+        assert_eq!(parcel.say.body.clone().messages().len(), 1);
+    }
+
+    #[test]
+    fn what_has_buttons_or_may_have_been_sent_stays_apart() {
+        let mut list = many(6, "x");
+        list[2].say.buttons.push(Button {
+            text: "undo it".to_owned(),
+            act: Act::Confirm {
+                batch: "1".to_owned(),
+                undo: true,
+            },
+        });
+        assert_eq!(together(list.clone()).ids, ["id0", "id1"]);
+        list.drain(..2);
+        assert_eq!(together(list.clone()).ids, ["id2"]);
+        let mut list = many(6, "x");
+        list[0].attempt = 1;
+        let parcel = together(list);
+        assert_eq!((parcel.ids.len(), parcel.attempt), (1, 2));
+    }
+}

@@ -15,6 +15,7 @@
 //! | `LAYER_SYNC_E2E_PLANNED=1` | all of them planned |
 //! | `LAYER_SYNC_E2E_BACKLOG=10000` | messages that wait for a bot after a day offline |
 //! | `LAYER_SYNC_E2E_IDLE_SECONDS=600` | how long a pair with a bot does nothing, which is measured |
+//! | `LAYER_SYNC_E2E_IDLE_RECEIVER=1` | the receiver is primary meanwhile, which renews its lease and polls more often |
 //! | `LAYER_SYNC_E2E_SLEEP_SECONDS=300` | how long a primary is suspended |
 //! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
 //!
