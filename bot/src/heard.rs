@@ -1,7 +1,8 @@
 //! What arrives: updates of Telegram, decoded one by one, so that one that nobody understands holds up no other.
+//!
+//! Only what is needed is read. Telegram adds kinds and fields every month, and a new sort of mark in a text is no reason not to hear
+//! the text; `frankenstein`'s types, which are complete, would refuse it.
 
-use frankenstein::types::{ChatType, MaybeInaccessibleMessage};
-use frankenstein::updates::{Update, UpdateContent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,6 +12,10 @@ use crate::text::head;
 const TEXT_CHARS_MAX: usize = 8192;
 /// Most characters of a name that are kept.
 const NAME_CHARS_MAX: usize = 64;
+/// Most characters that stand behind a button.
+const DATA_CHARS_MAX: usize = 64;
+/// Most characters of a reason.
+const WHY_CHARS_MAX: usize = 200;
 /// Most bytes that are kept of an update that cannot be read.
 const RAW_BYTES_MAX: usize = 1024;
 
@@ -59,74 +64,129 @@ pub(crate) enum Read {
     },
 }
 
-/// Reads an update that was sent to the bot of that number.
-pub(crate) fn read(bot: u64, raw: &Value) -> Read {
-    let update: Update = match serde_json::from_value(raw.clone()) {
-        Ok(update) => update,
-        Err(error) => {
-            let mut text = raw.to_string();
-            let end = (0..=RAW_BYTES_MAX.min(text.len()))
-                .rev()
-                .find(|end| text.is_char_boundary(*end));
-            text.truncate(end.unwrap_or(0));
-            return Read::Strange {
-                update: raw.get("update_id").and_then(Value::as_i64),
-                why: head(&error.to_string(), 200),
-                raw: text,
-            };
-        }
-    };
-    let number = i64::from(update.update_id);
-    let heard = match update.content {
-        UpdateContent::Message(message) => written(bot, number, &message, 0),
-        UpdateContent::EditedMessage(message) => {
-            let edit = message.edit_date.unwrap_or_default();
-            written(bot, number, &message, edit)
-        }
-        UpdateContent::CallbackQuery(query) => {
-            let message = query.message.as_ref().map(|message| match message {
-                MaybeInaccessibleMessage::Message(it) => (&*it.chat, it.message_id),
-                MaybeInaccessibleMessage::InaccessibleMessage(it) => (&it.chat, it.message_id),
-            });
-            message.map(|(chat, message)| Heard {
-                key: format!("{bot}:p:{}", query.id),
-                update: number,
-                chat: chat.id,
-                private: chat.type_field == ChatType::Private,
-                from: query.from.id as i64,
-                name: head(&query.from.first_name, NAME_CHARS_MAX),
-                message: i64::from(message),
-                text: String::new(),
-                press: Some(Press {
-                    id: query.id.clone(),
-                    data: head(&query.data.clone().unwrap_or_default(), 64),
-                }),
-            })
-        }
-        _ => None,
-    };
-    heard.map_or(Read::Other(number), Read::Heard)
+#[derive(Deserialize)]
+struct Update {
+    update_id: i64,
+    message: Option<Message>,
+    edited_message: Option<Message>,
+    callback_query: Option<Query>,
 }
 
-fn written(
-    bot: u64,
-    update: i64,
-    message: &frankenstein::types::Message,
-    edit: u64,
-) -> Option<Heard> {
-    let from = message.from.as_ref().filter(|from| !from.is_bot)?;
+#[derive(Deserialize)]
+struct Message {
+    message_id: i64,
+    chat: Chat,
+    from: Option<User>,
+    text: Option<String>,
+    caption: Option<String>,
+    edit_date: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    id: i64,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: i64,
+    #[serde(default)]
+    is_bot: bool,
+    #[serde(default)]
+    first_name: String,
+}
+
+#[derive(Deserialize)]
+struct Query {
+    id: String,
+    from: User,
+    message: Option<Message>,
+    data: Option<String>,
+}
+
+impl Chat {
+    fn is_private(&self) -> bool {
+        self.kind == "private"
+    }
+}
+
+/// Reads an update that was sent to the bot of that number.
+pub(crate) fn read(bot: u64, raw: &Value) -> Read {
+    match Update::deserialize(raw) {
+        Ok(Update {
+            update_id,
+            message: Some(message),
+            ..
+        }) => written(bot, update_id, message, 0),
+        Ok(Update {
+            update_id,
+            edited_message: Some(message),
+            ..
+        }) => {
+            let edit = message.edit_date.unwrap_or_default();
+            written(bot, update_id, message, edit)
+        }
+        Ok(Update {
+            update_id,
+            callback_query: Some(query),
+            ..
+        }) => pressed(bot, update_id, query),
+        Ok(Update { update_id, .. }) => {
+            strange(Some(update_id), "a kind that was not asked for", raw)
+        }
+        Err(error) => strange(
+            raw.get("update_id").and_then(Value::as_i64),
+            &error.to_string(),
+            raw,
+        ),
+    }
+}
+
+fn strange(update: Option<i64>, why: &str, raw: &Value) -> Read {
+    let mut raw = raw.to_string();
+    raw.truncate(raw.floor_char_boundary(RAW_BYTES_MAX));
+    let why = head(why, WHY_CHARS_MAX);
+    Read::Strange { update, why, raw }
+}
+
+fn written(bot: u64, update: i64, message: Message, edit: u64) -> Read {
+    let Some(from) = message.from.filter(|from| !from.is_bot) else {
+        return Read::Other(update);
+    };
     let (chat, id) = (message.chat.id, message.message_id);
-    let text = message.text.as_deref().or(message.caption.as_deref());
-    Some(Heard {
+    let text = message.text.or(message.caption).unwrap_or_default();
+    Read::Heard(Heard {
         key: format!("{bot}:m:{chat}:{id}:{edit}"),
         update,
         chat,
-        private: message.chat.type_field == ChatType::Private,
-        from: from.id as i64,
+        private: message.chat.is_private(),
+        from: from.id,
         name: head(&from.first_name, NAME_CHARS_MAX),
-        message: i64::from(id),
-        text: head(text.unwrap_or_default(), TEXT_CHARS_MAX),
+        message: id,
+        text: head(&text, TEXT_CHARS_MAX),
         press: None,
+    })
+}
+
+fn pressed(bot: u64, update: i64, query: Query) -> Read {
+    let Some(message) = query.message else {
+        return Read::Other(update);
+    };
+    Read::Heard(Heard {
+        key: format!("{bot}:p:{}", query.id),
+        update,
+        chat: message.chat.id,
+        private: message.chat.is_private(),
+        from: query.from.id,
+        name: head(&query.from.first_name, NAME_CHARS_MAX),
+        message: message.message_id,
+        text: String::new(),
+        press: Some(Press {
+            id: query.id,
+            data: head(&query.data.unwrap_or_default(), DATA_CHARS_MAX),
+        }),
     })
 }
 
@@ -210,6 +270,18 @@ mod tests {
             panic!("it is strange");
         };
         assert!(raw.len() <= RAW_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_telegram_adds_is_no_reason_not_to_hear() {
+        let mut said = message("/status");
+        said["entities"] = json!([{"type": "hologram", "offset": 0, "length": 7}]);
+        said["mood"] = json!({"of": ["the", "day"]});
+        said["chat"]["type"] = json!("parlour");
+        let Read::Heard(heard) = read(7, &json!({"update_id": 7, "message": said})) else {
+            panic!("it is heard");
+        };
+        assert_eq!((heard.text.as_str(), heard.private), ("/status", false));
     }
 
     #[test]

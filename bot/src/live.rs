@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use frankenstein::methods::{EditMessageTextParams, SendMessageDraftParams, SendMessageParams};
-use frankenstein::types::{ChatId, Message};
+use frankenstein::types::ChatId;
 use shared::lease::Moment;
 
 use crate::port::Leave;
-use crate::telegram::TelegramError;
+use crate::telegram::{Sent, TelegramError};
 use crate::term::{EFFECT_TIMEOUT, Term};
 
 /// How often a draft changes. It is gone after 30 s without.
@@ -80,7 +80,7 @@ impl<'a> Live<'a> {
                     .message_id(message)
                     .text(text)
                     .build();
-                let _: Result<Message, TelegramError> = self
+                let _: Result<Sent, TelegramError> = self
                     .term
                     .telegram
                     .call(&leave, "editMessageText", &params)
@@ -91,12 +91,12 @@ impl<'a> Live<'a> {
                     .chat_id(self.chat)
                     .text(text)
                     .build();
-                let sent: Result<Message, TelegramError> = self
+                let sent: Result<Sent, TelegramError> = self
                     .term
                     .telegram
                     .call(&leave, "sendMessage", &params)
                     .await;
-                self.message = sent.ok().map(|message| i64::from(message.message_id));
+                self.message = sent.ok().map(|sent| sent.message_id);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frankenstein::methods::{DeleteWebhookParams, GetUpdatesParams, SetMyCommandsParams};
-use frankenstein::types::{AllowedUpdate, BotCommand, User};
+use frankenstein::types::{AllowedUpdate, BotCommand};
 use serde_json::Value;
 use shared::control::{BotState, Request, Response};
 use shared::utc::UtcMs;
@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, LedgerError, a_day_before};
 use crate::port::Leave;
 use crate::record::What;
 use crate::say::Say;
-use crate::telegram::TelegramError;
+use crate::telegram::{Me, TelegramError};
 use crate::term::{EFFECT_TIMEOUT, REPLICATE_WAIT, Term};
 use crate::text::Body;
 
@@ -82,7 +82,7 @@ impl Polling {
     async fn introduce(&mut self) {
         loop {
             let leave = self.term.leave().await;
-            let me: Result<User, TelegramError> = self
+            let me: Result<Me, TelegramError> = self
                 .term
                 .telegram
                 .call(&leave, "getMe", &BTreeMap::<(), ()>::new())

@@ -11,7 +11,7 @@ use std::time::Duration;
 use frankenstein::ParseMode;
 use frankenstein::methods::{EditMessageTextParams, SendMessageParams};
 use frankenstein::types::{
-    ChatId, InlineKeyboardButton, InlineKeyboardMarkup, LinkPreviewOptions, Message, ReplyMarkup,
+    ChatId, InlineKeyboardButton, InlineKeyboardMarkup, LinkPreviewOptions, ReplyMarkup,
     ReplyParameters,
 };
 use shared::control::BotState;
@@ -24,7 +24,7 @@ use crate::ledger::LedgerError;
 use crate::port::Leave;
 use crate::record::What;
 use crate::say::Say;
-use crate::telegram::TelegramError;
+use crate::telegram::{Sent, TelegramError};
 use crate::term::Term;
 use crate::text::{Body, MESSAGE_UNITS_MAX, Part};
 use crate::view::Due;
@@ -276,8 +276,8 @@ async fn attempt(term: &Term, leave: &Leave, say: &Say, html: bool) -> Result<i6
         .maybe_reply_parameters(reply)
         .maybe_reply_markup(keyboard.map(ReplyMarkup::InlineKeyboardMarkup))
         .build();
-    let sent: Message = term.telegram.call(leave, "sendMessage", &params).await?;
-    Ok(i64::from(sent.message_id))
+    let sent: Sent = term.telegram.call(leave, "sendMessage", &params).await?;
+    Ok(sent.message_id)
 }
 
 fn keyboard(say: &Say) -> Option<InlineKeyboardMarkup> {

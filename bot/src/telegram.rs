@@ -15,8 +15,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use shared::lease::Epoch;
 use tokio::time::timeout;
 
@@ -38,6 +38,20 @@ pub(crate) struct Telegram {
     /// Ends with a slash. It has the token in it.
     address: String,
     agent: String,
+}
+
+/// What is read of a message that was sent or changed. No more: it is there, whatever else Telegram says about it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sent {
+    /// Its number in the chat.
+    pub(crate) message_id: i64,
+}
+
+/// What is read of the bot itself.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Me {
+    /// Its name, without the `@`.
+    pub(crate) username: Option<String>,
 }
 
 /// Why there is no result.
