@@ -84,12 +84,14 @@ impl Term {
         let arrived = async {
             loop {
                 match self.port.ask(Request::Agreed(path.clone())).await {
-                    Response::Agreed(Some(agreed)) if agreed >= len => return,
+                    Response::Agreed(Some(agreed)) if agreed >= len => return true,
+                    // The sync does not run, and nothing arrives anywhere.
+                    Response::Refused(_) => return false,
                     _ => sleep(AGREED_AGAIN).await,
                 }
             }
         };
-        timeout(wait, arrived).await.is_ok()
+        timeout(wait, arrived).await.unwrap_or(false)
     }
 
     /// Waits until Telegram has said the name of the bot.

@@ -1,11 +1,10 @@
 //! A daemon in the foreground: opens its node, keeps its duties running, stops when it is told to.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use config::{Home, Settings};
+use config::Home;
 use shared::control::{NodeSide, Problem};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,11 +43,7 @@ pub fn run(side: NodeSide, home: &Home, log_to_file: bool) -> Result<(), Failure
     let ended = runtime.block_on(async {
         // First of all: from here on a signal is a wish, and not the end.
         let mut signals = Signals::listen()?;
-        let beside = Beside {
-            bot: BotDesk::of(home)?,
-            dashboard: Settings::read(home)?.dashboard,
-        };
-        let mut daemon = Daemon::open(home, side, beside, stopped)?;
+        let mut daemon = Daemon::open(home, side, Duty::All, stopped)?;
         manager::ready();
         tokio::select! {
             () = signals.next() => {
@@ -107,13 +102,13 @@ impl Signals {
     }
 }
 
-/// What a daemon does beside its sync.
-#[derive(Default)]
-pub(crate) struct Beside {
-    /// The bot, if a token is set.
-    pub(crate) bot: Option<BotDesk>,
-    /// Where the dashboard is served, if it is.
-    pub(crate) dashboard: Option<SocketAddr>,
+/// What a daemon does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// The sync alone.
+    Sync,
+    /// The bot, too, if a token is set, and the dashboard, if it has a place.
+    All,
 }
 
 /// A side that runs.
@@ -130,7 +125,7 @@ impl Daemon {
     pub(crate) fn open(
         home: &Home,
         side: NodeSide,
-        beside: Beside,
+        duty: Duty,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let lock = enter(home, side)?;
@@ -139,7 +134,10 @@ impl Daemon {
         let (lease, link) = Lease::start(home, side, opened.partner.is_none(), prefer);
         let (served, serves) = watch::channel(None);
         let duties = Duties::default();
-        let Beside { bot, dashboard } = beside;
+        let (bot, dashboard) = match duty {
+            Duty::Sync => (None, None),
+            Duty::All => (BotDesk::of(home)?, opened.settings.dashboard),
+        };
         let place = Place::default();
         let desk = Desk {
             served: serves.clone(),
@@ -174,7 +172,13 @@ impl Daemon {
         let keep_running = async move {
             // For as long as the process is a daemon: nobody else uses its home, and whoever asks is answered.
             let _held = (lock, Aborted(clients), Aborted(watchdog), Aborted(problems));
-            let parked = |parked| safe_mode.set(SYNC, parked);
+            let last = Arc::clone(&standing);
+            let parked = |parked| {
+                safe_mode.set(SYNC, parked);
+                if parked && side == NodeSide::Receiver {
+                    tokio::spawn(Arc::clone(&last).say_farewell());
+                }
+            };
             let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
             let sync = supervise(SYNC, duties.clone(), parked, stop.clone(), first, again);
             let (safe, all, stopped) = (&safe_mode, duties.clone(), stop.clone());

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carry::{Ask, Ended, LeaseLink};
-use config::Home;
 use config::settings::Link;
+use config::{Home, Settings};
 use disk::Replica;
-use link::{Dialer, Fingerprint, Listener, Paired, Pins};
-use shared::control::{Event as Told, Request, Response, exit};
+use link::{Dialer, Fingerprint, Identity, Listener, Paired, Pins};
+use shared::control::{Event as Told, LeaseView, NodeSide, Request, Response, exit};
 use shared::lease::Prefer;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -71,6 +71,35 @@ impl Standing {
     pub(crate) async fn sync_again(self: Arc<Self>) -> Result<(), Failure> {
         let round = self.begin_again().await?;
         self.sync(round).await
+    }
+
+    /// Tells the pusher that this receiver lets go of the role, although its sync does not run any more.
+    pub(crate) async fn say_farewell(self: Arc<Self>) {
+        let done = async {
+            let mut views = self.lease.watch();
+            let gone = |view: &LeaseView| view.lease.holder != Some(NodeSide::Receiver);
+            let _ = views.wait_for(gone).await;
+        };
+        if let Err(failure) = self.farewell(done).await {
+            warn!(
+                why = failure.text,
+                "the pusher does not hear that this node lets go of the role"
+            );
+        }
+    }
+
+    async fn farewell(&self, done: impl Future<Output = ()>) -> Result<(), Failure> {
+        let settings = Settings::read(&self.home)?;
+        let (Link::Dial { peer }, Some(partner)) = (settings.link, Partner::read(&self.home)?)
+        else {
+            return Ok(());
+        };
+        let identity = Identity::load_or_create(&self.home.identity_dir())?;
+        let dialer = Dialer::new(&identity, Pins::new([partner.key]));
+        let at = (peer.as_str(), partner.key);
+        let said = receiver::farewell(&dialer, at, &self.link, done).await;
+        dialer.close().await;
+        said.map_err(|error| Failure::other("the pusher was not reached", error))
     }
 
     /// Opens the node again in the same process. What still runs of the round before holds the folder's lock and

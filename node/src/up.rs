@@ -16,7 +16,7 @@ use shared::wire::PairId;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::daemon::{Beside, Daemon, runtime};
+use crate::daemon::{Daemon, Duty, runtime};
 use crate::partner::Partner;
 use crate::setup::usable_root;
 use crate::{Failure, logs};
@@ -74,13 +74,8 @@ impl Up {
                 .parse()
                 .map_err(|error| Failure::other("the loopback address", error))?;
             write_settings(&receiver, "replica", &replica, mode, &Link::Dial { peer })?;
-            let first = Daemon::open(
-                &pusher,
-                NodeSide::Pusher,
-                Beside::default(),
-                stopped.clone(),
-            )?;
-            let second = Daemon::open(&receiver, NodeSide::Receiver, Beside::default(), stopped)?;
+            let first = Daemon::open(&pusher, NodeSide::Pusher, Duty::Sync, stopped.clone())?;
+            let second = Daemon::open(&receiver, NodeSide::Receiver, Duty::Sync, stopped)?;
             Ok::<_, Failure>(vec![first, second])
         })?;
         Ok(Self {

@@ -5,4 +5,7 @@
 //! here: planning, which is the pusher's alone.
 
 pub mod event_loop;
+mod farewell;
 pub mod state;
+
+pub use farewell::farewell;

@@ -275,14 +275,20 @@ fn a_node_whose_sync_crashes_again_and_again_is_in_safe_mode() {
         pair.arrives(Side::Receiver, &name, "1");
     }
     is_primary(&pair, Side::Receiver);
+    let begun = Instant::now();
     pair.receiver.ask(["duty", "crash", "sync"]).exits(0);
     let problem = pair.receiver.problem("halted.safe_mode");
     assert_eq!(problem["fix"], "layer-sync duty restart sync", "{problem}");
-    // Without its sync it cannot say that it lets go; the lease ends.
     assert_eq!(role(&pair.receiver), "safe_mode");
+    // It connects once more, for the lease alone.
     wait_until("the pusher is primary", SOON, || {
         role(&pair.pusher) == "primary"
     });
+    println!("taken over after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < LEASE,
+        "it did not wait for the end of the lease"
+    );
     pair.receiver.ask(["status", "--check"]).exits(5);
     pair.receiver
         .ask(["plan"])
