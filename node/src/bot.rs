@@ -8,7 +8,7 @@ use bot::{Ask, Asked, Listed, Port, Setup, Token};
 use config::{Home, Secrets, Settings};
 use disk::tree_files::TreeFiles;
 use shared::control::{
-    BotAct, BotState, BotStatus, Health, LeaseView, Problem, Request, Response, exit,
+    BotAct, BotState, BotStatus, Health, LeaseView, NodeSide, Problem, Request, Response, exit,
 };
 use shared::lease::{Epoch, Moment, Permit};
 use shared::path::RelPath;
@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::control::{Desk, refused};
 use crate::lease::Lease;
 use crate::open::Opened;
+use crate::partner::Partner;
 use crate::{Failure, clock};
 
 /// Its name.
@@ -107,8 +108,10 @@ impl BotDesk {
             .send_modify(|status| status.state = BotState::NotPrimary);
         let (sender, asks) = mpsc::channel(ASKS_MAX);
         *self.0.asks.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        let partner = Partner::read(&home)?.map(|partner| partner.name);
+        let side = settings.link.side();
         let setup = Setup {
-            node: settings.node.name,
+            node: told_apart(settings.node.name, partner.as_deref(), side),
             api: settings.bot_api,
             token,
             view: home.state_dir().join(VIEW),
@@ -116,6 +119,14 @@ impl BotDesk {
         let status = self.0.status.clone();
         let ended = bot::run(setup, port, asks, status, stop).await;
         ended.map_err(|error| Failure::other("the bot stopped", error))
+    }
+}
+
+/// Returns the name of a node for its journal: two nodes of one name must not write into one folder.
+fn told_apart(name: String, partner: Option<&str>, side: NodeSide) -> String {
+    match partner {
+        Some(partner) if partner == name => format!("{name}.{}", side.name()),
+        _ => name,
     }
 }
 
@@ -237,5 +248,19 @@ impl Port for NodePort {
             bytes = clock::utc_now().0.to_le_bytes();
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nodes_of_one_name_have_two_journals() {
+        let name = |partner, side| told_apart("studio".to_owned(), partner, side);
+        assert_eq!(name(None, NodeSide::Pusher), "studio");
+        assert_eq!(name(Some("mac"), NodeSide::Pusher), "studio");
+        assert_eq!(name(Some("studio"), NodeSide::Pusher), "studio.pusher");
+        assert_eq!(name(Some("studio"), NodeSide::Receiver), "studio.receiver");
     }
 }
