@@ -55,17 +55,17 @@ pub(crate) async fn send(term: Arc<Term>) {
             }
         } else {
             let not = busy.clone();
-            let due = term
+            let chats = term
                 .books
-                .run(move |ledger| Ok(ledger.view().due(&not, CHATS_LOOKED_AT, EACH_MAX)?))
-                .await;
-            for due in due.unwrap_or_default() {
-                let Some(chat) = due.first().map(|first| first.say.chat) else {
-                    continue;
-                };
+                .run(move |ledger| Ok(ledger.view().due_chats(&not, CHATS_LOOKED_AT)?));
+            for chat in chats.await.unwrap_or_default() {
+                if running.len() == CHATS_MAX {
+                    // The first one that ends makes room.
+                    break;
+                }
                 let now = term.port.now();
                 let at = term.pace().next(chat, now);
-                if at > now || running.len() == CHATS_MAX {
+                if at > now {
                     next = Some(next.map_or(at, |next| next.min(at)));
                     continue;
                 }
@@ -73,7 +73,7 @@ pub(crate) async fn send(term: Arc<Term>) {
                 busy.insert(chat);
                 let term = Arc::clone(&term);
                 running.spawn(async move {
-                    if let Err(error) = say(&term, together(due)).await {
+                    if let Err(error) = say_next(&term, chat).await {
                         warn!(%error, "what is said cannot be made durable, so it waits");
                         let until = term.port.now().after(AGAIN.1);
                         term.pace().hold(chat, until);
@@ -98,6 +98,16 @@ pub(crate) async fn send(term: Arc<Term>) {
     }
 }
 
+async fn say_next(term: &Term, chat: i64) -> Result<(), LedgerError> {
+    let due = term
+        .books
+        .run(move |ledger| Ok(ledger.view().due(chat, EACH_MAX)?));
+    match together(due.await?) {
+        Some(parcel) => say(term, parcel).await,
+        None => Ok(()),
+    }
+}
+
 /// Several messages that go as one, or one.
 struct Parcel {
     ids: Vec<String>,
@@ -108,13 +118,10 @@ struct Parcel {
 }
 
 /// Takes the first messages that are due in a chat; when many wait, they go together, each under what it answers.
-fn together(due: Vec<Due>) -> Parcel {
+fn together(due: Vec<Due>) -> Option<Parcel> {
     let many = due.len() >= TOGETHER_MIN;
     let mut due = due.into_iter();
-    // Whoever calls has looked that there is one.
-    let first = due
-        .next()
-        .unwrap_or_else(|| unreachable!("a chat without anything due"));
+    let first = due.next()?;
     let mut parcel = Parcel {
         ids: vec![first.say.id.clone()],
         attempt: first.attempt + 1,
@@ -122,7 +129,7 @@ fn together(due: Vec<Due>) -> Parcel {
         say: first.say,
     };
     if !many || !is_simple(&parcel.say) {
-        return parcel;
+        return Some(parcel);
     }
     let mut body = titled(&parcel.say);
     for next in due {
@@ -141,7 +148,7 @@ fn together(due: Vec<Due>) -> Parcel {
         parcel.say.body = body;
         parcel.say.reply = None;
     }
-    parcel
+    Some(parcel)
 }
 
 fn is_simple(say: &Say) -> bool {
@@ -302,6 +309,11 @@ mod tests {
     use shared::utc::UtcMs;
 
     use super::*;
+
+    fn parcel(due: Vec<Due>) -> Parcel {
+        together(due).expect("something is due")
+    }
+
     use crate::say::{Act, Button};
 
     fn due(number: usize, text: &str) -> Due {
@@ -321,21 +333,21 @@ mod tests {
 
     #[test]
     fn a_few_go_one_by_one_as_answers() {
-        let parcel = together(many(TOGETHER_MIN - 1, "x"));
+        let parcel = parcel(many(TOGETHER_MIN - 1, "x"));
         assert_eq!((parcel.ids.len(), parcel.say.reply), (1, Some(0)));
         assert_eq!(parcel.say.body.as_plain(), "x");
     }
 
     #[test]
     fn many_go_together_each_under_its_question() {
-        let parcel = together(many(TOGETHER_MIN, "x"));
+        let parcel = parcel(many(TOGETHER_MIN, "x"));
         assert_eq!((parcel.ids.len(), parcel.say.reply), (4, None));
         assert_eq!(parcel.say.body.as_plain(), "/n0\nx\n/n1\nx\n/n2\nx\n/n3\nx");
     }
 
     #[test]
     fn together_they_fit_into_one_message() {
-        let parcel = together(many(60, &"글".repeat(400)));
+        let parcel = parcel(many(60, &"글".repeat(400)));
         assert!(parcel.ids.len() > 8 && parcel.say.body.units() <= MESSAGE_UNITS_MAX);
         assert_eq!(parcel.say.body.clone().messages().len(), 1);
     }
@@ -350,12 +362,12 @@ mod tests {
                 undo: true,
             },
         });
-        assert_eq!(together(list.clone()).ids, ["id0", "id1"]);
+        assert_eq!(parcel(list.clone()).ids, ["id0", "id1"]);
         list.drain(..2);
-        assert_eq!(together(list.clone()).ids, ["id2"]);
+        assert_eq!(parcel(list.clone()).ids, ["id2"]);
         let mut list = many(6, "x");
         list[0].attempt = 1;
-        let parcel = together(list);
+        let parcel = parcel(list);
         assert_eq!((parcel.ids.len(), parcel.attempt), (1, 2));
     }
 }

@@ -216,38 +216,38 @@ impl View {
         Ok(waiting)
     }
 
-    /// Lists what is to be said next in each chat but these, in its order: up to `each_max` in a chat.
-    pub(crate) fn due(
+    /// Lists the chats in which something is to be said, but these: first the one in which it waits longest.
+    pub(crate) fn due_chats(
         &self,
         busy: &BTreeSet<i64>,
-        chats_max: usize,
-        each_max: usize,
-    ) -> Result<Vec<Vec<Due>>, ViewError> {
+        max: usize,
+    ) -> Result<Vec<i64>, ViewError> {
         let chats = "SELECT chat, min(place) FROM outbox WHERE state < 2 AND say IS NOT NULL GROUP BY chat ORDER BY 2";
+        self.chats(chats, busy, max)
+    }
+
+    /// Lists what is to be said next in a chat, in its order.
+    pub(crate) fn due(&self, chat: i64, max: usize) -> Result<Vec<Due>, ViewError> {
         let mut first = self.db.prepare_cached(
             "SELECT say, attempt, at FROM outbox WHERE state < 2 AND say IS NOT NULL AND chat = ?1 ORDER BY place LIMIT ?2",
         )?;
-        let mut due = Vec::new();
-        for chat in self.chats(chats, busy, chats_max)? {
-            let rows = first.query_map(params![chat, each_max as i64], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, u32>(1)?,
-                    row.get::<_, i64>(2)?,
-                ))
-            })?;
-            let mut says = Vec::new();
-            for row in rows {
-                let (say, attempt, at) = row?;
-                says.push(Due {
-                    say: serde_json::from_str(&say)?,
-                    attempt,
-                    at: UtcMs(at as u64),
-                });
-            }
-            due.push(says);
+        let rows = first.query_map(params![chat, max as i64], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, u32>(1)?,
+                row.get::<_, i64>(2)?,
+            ))
+        })?;
+        let mut says = Vec::new();
+        for row in rows {
+            let (say, attempt, at) = row?;
+            says.push(Due {
+                say: serde_json::from_str(&say)?,
+                attempt,
+                at: UtcMs(at as u64),
+            });
         }
-        Ok(due)
+        Ok(says)
     }
 
     fn chats(&self, query: &str, busy: &BTreeSet<i64>, max: usize) -> Result<Vec<i64>, ViewError> {

@@ -94,10 +94,14 @@ fn waiting(ledger: &Ledger) -> Vec<i64> {
 }
 
 fn due(ledger: &Ledger) -> Vec<(String, u32)> {
-    let due = ledger.view().due(&BTreeSet::new(), 8, 100).expect("a list");
-    due.into_iter()
-        .flatten()
-        .map(|due| (due.say.body.as_plain(), due.attempt))
+    let chats = ledger
+        .view()
+        .due_chats(&BTreeSet::new(), 8)
+        .expect("a list");
+    let due = chats
+        .into_iter()
+        .flat_map(|chat| ledger.view().due(chat, 100).expect("a list"));
+    due.map(|due| (due.say.body.as_plain(), due.attempt))
         .collect()
 }
 
