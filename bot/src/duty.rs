@@ -189,11 +189,12 @@ impl Duty {
         let mut speaking = JoinSet::new();
         let mut hearing = JoinSet::new();
         let mut answering = JoinSet::new();
+        // Also while nothing can be noted: that may be what the owner has to hear of.
+        hearing.spawn(watching::watch(Arc::clone(&term), epoch));
         let begun = async {
             self.begin(epoch).await;
             hearing.spawn(poll::poll(Arc::clone(&term)));
             answering.spawn(handle::handle(Arc::clone(&term)));
-            hearing.spawn(watching::watch(Arc::clone(&term), epoch));
             speaking.spawn(send::send(Arc::clone(&term)));
         };
         let mut stop = self.stop.clone();

@@ -230,7 +230,7 @@ async fn say(term: &Term, parcel: Parcel) -> Result<(), LedgerError> {
 }
 
 /// Sends a message, or changes one; returns its number. No answer is lost for its form: what cannot be read as HTML is sent without marks.
-async fn request(term: &Term, leave: &Leave, say: &Say) -> Result<i64, TelegramError> {
+pub(crate) async fn request(term: &Term, leave: &Leave, say: &Say) -> Result<i64, TelegramError> {
     match attempt(term, leave, say, true).await {
         Err(error) if error.says("can't parse entities") => attempt(term, leave, say, false).await,
         other => other,

@@ -13,7 +13,8 @@ use crate::alarm::{News, news};
 use crate::ledger::LedgerError;
 use crate::poll::status_of;
 use crate::record::What;
-use crate::say::Say;
+use crate::say::{Button, Say};
+use crate::send;
 use crate::term::Term;
 use crate::text::Body;
 
@@ -26,6 +27,7 @@ const PEER_EVERY: u32 = 12;
 pub(crate) async fn watch(term: Arc<Term>, epoch: u64) {
     let mut announced = false;
     let mut peer = None;
+    let mut unnoted = BTreeSet::new();
     for number in 0_u32.. {
         if !announced {
             announced = announce(&term, epoch).await.is_ok();
@@ -33,7 +35,7 @@ pub(crate) async fn watch(term: Arc<Term>, epoch: u64) {
         if number.is_multiple_of(PEER_EVERY) || peer.is_none() {
             peer = status_of(&term, true).await;
         }
-        if let Err(error) = look(&term, epoch, peer.as_deref()).await {
+        if let Err(error) = look(&term, epoch, peer.as_deref(), &mut unnoted).await {
             warn!(%error, "news for the owner cannot be made durable");
         }
         sleep(LOOK_EVERY).await;
@@ -60,17 +62,17 @@ async fn announce(term: &Term, epoch: u64) -> Result<(), LedgerError> {
         plain(&term.node),
         plain(&before)
     );
-    push(
-        term,
-        &format!("primary/{epoch}"),
-        Vec::new(),
-        &Body::plain(text),
-        &[],
-    )
-    .await
+    let says = says(term, &format!("primary/{epoch}"), &Body::plain(text), &[]).await?;
+    push(term, Vec::new(), &says).await
 }
 
-async fn look(term: &Term, epoch: u64, peer: Option<&Status>) -> Result<(), LedgerError> {
+/// Looks how the pair is, and tells what is new. `unnoted` is what was told under this lease while the journal could not be written.
+async fn look(
+    term: &Term,
+    epoch: u64,
+    peer: Option<&Status>,
+    unnoted: &mut BTreeSet<String>,
+) -> Result<(), LedgerError> {
     let told = term.books.run(|ledger| Ok(ledger.view().told()?)).await?;
     let Some(own) = status_of(term, false).await else {
         return Ok(());
@@ -82,61 +84,80 @@ async fn look(term: &Term, epoch: u64, peer: Option<&Status>) -> Result<(), Ledg
             _ => return Ok(()),
         },
     };
-    let news = news(&own, peer, &conflicts, |about| told.contains(about));
+    let is_told = |about: &str| told.contains(about) || unnoted.contains(about);
+    let news = news(&own, peer, &conflicts, is_told);
     let now: BTreeSet<&String> = news.iter().flat_map(|news| &news.about).collect();
     // What the other node says of itself is not over because it cannot be asked.
     let over = told.iter().filter(|about| {
         !now.contains(about) && (peer.is_some() || !about.starts_with("safe_mode/"))
     });
-    let over = over
-        .map(|about| What::Cleared {
-            about: about.clone(),
-        })
-        .collect();
-    term.books.note(over).await?;
+    let over = over.cloned().map(|about| What::Cleared { about }).collect();
+    let cleared = term.books.note(over).await;
+    let new = |news: &&News| news.about.iter().any(|about| !is_told(about));
+    let mut lately = Vec::new();
     for News {
         about,
         body,
         buttons,
-    } in news
+    } in news.iter().filter(new)
     {
-        if about.iter().any(|about| !told.contains(about)) {
-            let name = format!(
-                "news/{epoch}/{}",
-                about.first().map(String::as_str).unwrap_or_default()
-            );
-            push(term, &name, about, &body, &buttons).await?;
+        let first = about.first().map(String::as_str).unwrap_or_default();
+        let says = says(term, &format!("news/{epoch}/{first}"), body, buttons).await?;
+        if let Err(error) = push(term, about.clone(), &says).await {
+            // The folder is not there, or full: what it is about, perhaps. It is told all the same.
+            warn!(%error, "news for the owner cannot be made durable");
+            if say_unnoted(term, &says).await {
+                lately.extend(about.iter().cloned());
+            }
         }
     }
-    Ok(())
+    unnoted.retain(|about| now.contains(about));
+    unnoted.extend(lately);
+    cleared
 }
 
-/// Puts something for each owner into the outbox.
-async fn push(
+/// Returns a message for each owner.
+async fn says(
     term: &Term,
     name: &str,
-    about: Vec<String>,
     body: &Body,
-    buttons: &[crate::say::Button],
-) -> Result<(), LedgerError> {
+    buttons: &[Button],
+) -> Result<Vec<Say>, LedgerError> {
     let people = term.books.run(|ledger| Ok(ledger.view().people()?)).await?;
     let at = term.port.utc().0;
-    let mut about = about;
     let owners = people
         .into_iter()
         .filter(|known| known.allowed && known.person.owner);
-    let whats = owners.map(|owner| {
-        let mut say = Say::new(
-            format!("{name}/{at}/{}", owner.person.user),
-            owner.person.user,
-            body.clone(),
-        );
-        say.buttons = buttons.to_vec();
-        What::Pushed {
-            about: std::mem::take(&mut about),
-            say,
+    let says = owners.map(|owner| {
+        let user = owner.person.user;
+        Say {
+            buttons: buttons.to_vec(),
+            ..Say::new(format!("{name}/{at}/{user}"), user, body.clone())
         }
     });
-    let whats = whats.collect();
-    term.books.note(whats).await
+    Ok(says.collect())
+}
+
+/// Puts messages into the outbox.
+async fn push(term: &Term, mut about: Vec<String>, says: &[Say]) -> Result<(), LedgerError> {
+    let pushed = says.iter().cloned().map(|say| What::Pushed {
+        // Once is enough.
+        about: std::mem::take(&mut about),
+        say,
+    });
+    let pushed = pushed.collect();
+    term.books.note(pushed).await
+}
+
+/// Sends messages of which no journal will know; returns whether anybody was told.
+async fn say_unnoted(term: &Term, says: &[Say]) -> bool {
+    let mut any = false;
+    for say in says {
+        let leave = term.leave().await;
+        match send::request(term, &leave, say).await {
+            Ok(_) => any = true,
+            Err(error) => warn!(%error, "the owner is not told"),
+        }
+    }
+    any
 }

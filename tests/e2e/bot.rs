@@ -254,6 +254,37 @@ fn a_halt_is_told_and_undone_with_a_button() {
 }
 
 #[test]
+fn a_folder_that_is_gone_is_told_although_nothing_can_be_noted() {
+    let mut talk = Talk::begin();
+    // The sweep is what notices.
+    talk.pair
+        .pusher
+        .set("interval = \"30s\"", "interval = \"1s\"");
+    talk.pair.pusher.stop();
+    talk.pair.pusher.start();
+    talk.ask("/status");
+    let root = &talk.pair.pusher.root;
+    let away = root.with_extension("away");
+    fs::rename(root, &away).unwrap();
+    let told = talk.hears(&["Halted:"]);
+    // What to do about a folder is decided by who can look at it.
+    assert!(told.buttons.is_empty(), "{told:?}");
+    let asked = talk.api.says(OWNER, "/status");
+    talk.pair.pusher.problem("degraded.bot_journal");
+    assert!(!root.exists(), "nothing was made where it was");
+    fs::rename(&away, root).unwrap();
+    // The question waited at Telegram.
+    assert!(talk.answer(asked).text.contains("PRIMARY"));
+    let count = talk
+        .api
+        .chat(OWNER)
+        .iter()
+        .filter(|said| said.text.starts_with("Halted:"))
+        .count();
+    assert_eq!(count, 1, "told once");
+}
+
+#[test]
 fn strangers_are_told_so_once_and_cause_no_work() {
     let talk = Talk::begin();
     let before = talk.pair.pusher.status()["bot"].clone();
