@@ -49,9 +49,14 @@ fn a_pair_with_a_bot_at_rest() {
         );
     }
     talk.pair.flush();
+    if wish("IDLE_RECEIVER").is_some() {
+        talk.ask("/promote mac");
+        talk.is_at_work(&talk.pair.receiver);
+    }
     talk.ask("/status");
     wait_until("it rests", SOON, || {
-        talk.pair.pusher.status()["bot"]["outbox"] == 0
+        let at_rest = |node: &Node| node.status()["bot"]["outbox"] == 0;
+        talk.pair.nodes().into_iter().all(at_rest)
     });
     let nodes = talk.pair.nodes();
     let (before, calls, bytes) = (nodes.map(cpu), talk.api.effects().len(), wire());
