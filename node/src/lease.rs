@@ -32,6 +32,8 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 const LEAVE_WAIT: Duration = Duration::from_millis(800);
 /// How long a person who changes the role waits for it. What has begun may take nine seconds to its end.
 const PROMOTE_WAIT: Duration = Duration::from_secs(15);
+/// How often it is asked for again meanwhile.
+const PROMOTE_AGAIN: Duration = Duration::from_secs(1);
 
 /// This node's part of the lease. Clones are the same one.
 #[derive(Clone)]
@@ -245,9 +247,22 @@ impl Lease {
             true => view.role == Role::Primary,
             false => view.lease.holder == Some(to),
         });
-        match tokio::time::timeout(PROMOTE_WAIT, there).await {
-            Ok(Ok(view)) => Ok(view.clone()),
-            _ => Err(refused(
+        // A connection that was dead already took the wish with it; the next one is there in some seconds.
+        let again = async {
+            loop {
+                tokio::time::sleep(PROMOTE_AGAIN).await;
+                let _ = self.lock().promote(to, false);
+                self.0.stir.notify_one();
+            }
+        };
+        let there = tokio::time::timeout(PROMOTE_WAIT, there);
+        let ended = tokio::select! {
+            ended = there => ended.ok().and_then(Result::ok).map(|view| view.clone()),
+            () = again => None,
+        };
+        match ended {
+            Some(view) => Ok(view),
+            None => Err(refused(
                 "the role has not changed yet; what was begun is still being finished, or the link is slow",
                 "layer-sync status",
             )),
