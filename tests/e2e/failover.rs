@@ -105,11 +105,13 @@ impl Stage {
         }
     }
 
+    /// Waits until the link carries: one that was cut for seconds says that it is there before it does.
     fn are_linked(&self) {
         wait_until("they are linked", SOON, || {
             let linked = |node: &Node| node.status()["peer"]["state"] == "linked";
             self.talk.pair.nodes().into_iter().all(linked)
         });
+        self.talk.pair.pusher.ask(["flush"]).exits(0);
     }
 
     fn hand_over(&mut self, to: Side) -> Duration {
