@@ -17,8 +17,14 @@ use crate::root::{ReplicaId, marker};
 use crate::volume;
 
 /// Rights of what is made here.
-const DIR_MODE: u32 = 0o755;
-const FILE_MODE: u32 = 0o644;
+const FILE_MODE: Mode = Mode::RUSR
+    .union(Mode::WUSR)
+    .union(Mode::RGRP)
+    .union(Mode::ROTH);
+const DIR_MODE: Mode = FILE_MODE
+    .union(Mode::XUSR)
+    .union(Mode::XGRP)
+    .union(Mode::XOTH);
 
 /// The files of one root.
 #[derive(Debug, Clone)]
@@ -102,7 +108,7 @@ impl TreeFiles {
             }
             let opened = match handle::open_dir(within, folder.name()) {
                 Err(Errno::NOENT) => {
-                    mkdirat(within, folder.name(), Mode::from_raw_mode(DIR_MODE))?;
+                    mkdirat(within, folder.name(), DIR_MODE)?;
                     fsync(within)?;
                     handle::open_dir(within, folder.name())?
                 }
@@ -117,7 +123,7 @@ impl TreeFiles {
             | OFlags::NOFOLLOW
             | OFlags::NONBLOCK
             | OFlags::CLOEXEC;
-        let file = openat(folder, path.name(), flags, Mode::from_raw_mode(FILE_MODE))?;
+        let file = openat(folder, path.name(), flags, FILE_MODE)?;
         if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
             return Err(Errno::INVAL.into());
         }
