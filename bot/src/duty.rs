@@ -29,6 +29,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 const PRESENT_EVERY: Duration = Duration::from_secs(3);
 /// How long what was said last may take to the other node before the role goes there all the same.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(1200);
+/// The same on a link that has stalled: rather a slow change than an answer twice. Less than the last permit lasts.
+const STALLED_WAIT: Duration = Duration::from_secs(4);
 /// How long an answer that is being worked out may take when the lease is ending.
 const ANSWERS_WAIT: Duration = Duration::from_millis(400);
 /// How long what has begun may take when the daemon stops.
@@ -231,7 +233,7 @@ impl Duty {
         if timeout(wait, finish).await.is_err() {
             warn!(epoch, "what was being said is not known to be said");
         }
-        if how == End::Planned && !term.replicate(LAST_WORDS_WAIT).await {
+        if how == End::Planned && !term.replicate(LAST_WORDS_WAIT, STALLED_WAIT).await {
             warn!(
                 epoch,
                 "the other node may not know yet what was said last, and say it again"

@@ -351,7 +351,7 @@ async fn afterwards(term: &Arc<Term>, chat: i64, words: Option<String>, request:
         }
         sleep_until(Instant::now() + Duration::from_millis(20)).await;
     }
-    term.replicate(REPLICATE_WAIT).await;
+    term.replicate(REPLICATE_WAIT, REPLICATE_WAIT).await;
     let (asked, books) = (term.port.ask(request), term.books.clone());
     let id = format!("{}/refused", words.unwrap_or_default());
     drop(tokio::spawn(async move {

@@ -171,7 +171,7 @@ impl Polling {
                 self.limit = UPDATES_MAX;
                 if any {
                     self.term.books.stir(totals);
-                    self.term.replicate(REPLICATE_WAIT).await;
+                    self.term.replicate(REPLICATE_WAIT, REPLICATE_WAIT).await;
                 }
                 if next.is_none() {
                     // Nothing of it has a number, so nothing can be confirmed, and it comes again.

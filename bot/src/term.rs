@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::control::{Request, Response};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::board::Board;
 use crate::books::Books;
@@ -76,22 +76,26 @@ impl Term {
         }
     }
 
-    /// Gives what was noted a moment to be durable on the other node, too; returns whether it is.
-    pub(crate) async fn replicate(&self, wait: Duration) -> bool {
+    /// Gives what was noted a moment to be durable on the other node, too; returns whether it is. `longer` counts while the journal
+    /// is known to travel and only its end is missing; where it does not travel at all, nothing is won by waiting.
+    pub(crate) async fn replicate(&self, wait: Duration, longer: Duration) -> bool {
         let Ok(Some((path, len))) = self.books.run(|ledger| Ok(ledger.end())).await else {
             return true;
         };
-        let arrived = async {
-            loop {
-                match self.port.ask(Request::Agreed(path.clone())).await {
-                    Response::Agreed(Some(agreed)) if agreed >= len => return true,
-                    // The sync does not run, and nothing arrives anywhere.
-                    Response::Refused(_) => return false,
-                    _ => sleep(AGREED_AGAIN).await,
-                }
+        let begun = Instant::now();
+        loop {
+            let limit = match self.port.ask(Request::Agreed(path.clone())).await {
+                Response::Agreed(Some(agreed)) if agreed >= len => return true,
+                Response::Agreed(Some(_)) => longer,
+                // The sync does not run, and nothing arrives anywhere.
+                Response::Refused(_) => return false,
+                _ => wait,
+            };
+            if begun.elapsed() >= limit {
+                return false;
             }
-        };
-        timeout(wait, arrived).await.unwrap_or(false)
+            sleep(AGREED_AGAIN).await;
+        }
     }
 
     /// Waits until Telegram has said the name of the bot.
