@@ -1,6 +1,6 @@
 //! What the owner is told without asking: derived from how the pair *is*, so that no event has to be caught, and nothing is told twice.
 
-use shared::control::{BotState, ConflictView, Health, PeerState, Status};
+use shared::control::{BotState, ConflictView, Health, PeerState, Status, SyncState};
 use shared::words::{plain, span};
 
 use crate::answer::{conflict_words, is_safe_mode};
@@ -113,6 +113,20 @@ pub(crate) fn news(
             .map(|conflict| one(about(conflict), String::new(), Vec::new())),
     );
     news
+}
+
+/// Says whether what was told can be known to be over, now that it is not among the news. Without a link, or before a look at the tree, a
+/// side knows of no conflict and of no halt of the pair; and what the other node says of itself is not over because it cannot be asked.
+pub(crate) fn is_over(about: &str, own: &Status, peer: Option<&Status>) -> bool {
+    let kind = about.split('/').next().unwrap_or_default();
+    match kind {
+        "conflict" | "halted" => {
+            let knows = matches!(own.peer.state, PeerState::Linked | PeerState::Unpaired);
+            knows && own.sync.state != SyncState::Starting
+        }
+        "safe_mode" => peer.is_some(),
+        _ => true,
+    }
 }
 
 fn one(about: String, text: String, buttons: Vec<Button>) -> News {

@@ -9,7 +9,7 @@ use shared::words::plain;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::alarm::{News, news};
+use crate::alarm::{News, is_over, news};
 use crate::ledger::LedgerError;
 use crate::poll::status_of;
 use crate::record::What;
@@ -87,10 +87,9 @@ async fn look(
     let is_told = |about: &str| told.contains(about) || unnoted.contains(about);
     let news = news(&own, peer, &conflicts, is_told);
     let now: BTreeSet<&String> = news.iter().flat_map(|news| &news.about).collect();
-    // What the other node says of itself is not over because it cannot be asked.
-    let over = told.iter().filter(|about| {
-        !now.contains(about) && (peer.is_some() || !about.starts_with("safe_mode/"))
-    });
+    let over = told
+        .iter()
+        .filter(|about| !now.contains(about) && is_over(about, &own, peer));
     let over = over.cloned().map(|about| What::Cleared { about }).collect();
     let cleared = term.books.note(over).await;
     let new = |news: &&News| news.about.iter().any(|about| !is_told(about));

@@ -1,6 +1,6 @@
 use shared::control::{
     BotStatus, LeaseStatus, NodeSide, NodeStatus, PeerStatus, Problem, ProcessStatus, Role, SCHEMA,
-    SyncCounts, SyncState, SyncStatus,
+    SyncCounts, SyncStatus,
 };
 use shared::hash::SetHash;
 use shared::path::RelPath;
@@ -183,4 +183,23 @@ fn many_conflicts_are_told_in_one_message_and_each_once() {
         (known.len(), new.len(), new[0].about.as_slice()),
         (4, 1, &["conflict/a 3".to_owned()][..])
     );
+}
+
+#[test]
+fn what_cannot_be_known_is_not_over() {
+    let check = |about: &str, own: &Status, peer: Option<&Status>, over: bool| {
+        assert_eq!(is_over(about, own, peer), over, "{about}");
+    };
+    let (well, mut apart, mut early) = (well(), well(), well());
+    apart.peer.state = PeerState::Unlinked;
+    early.sync.state = SyncState::Starting;
+    for about in ["conflict/a b", "halted/halted.mass_delete/1a"] {
+        check(about, &well, None, true);
+        check(about, &apart, None, false);
+        check(about, &early, None, false);
+    }
+    check("safe_mode/mac/x", &apart, None, false);
+    check("safe_mode/mac/x", &well, Some(&well), true);
+    check("peer", &well, None, true);
+    check("rivals", &apart, None, true);
 }
