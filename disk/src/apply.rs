@@ -45,6 +45,7 @@ use crate::{Replica, Report, handle, lock, read, utc_now, volume};
 pub(crate) use carry::Work;
 use carry::moved::{Moved, standing};
 use merge::Merged;
+pub(crate) use merge::Prepared;
 pub(crate) use recover::recover;
 pub(crate) use steps::Step;
 use steps::{displaces, needs_staged};
@@ -457,6 +458,7 @@ impl Replica {
     ) -> Result<(), DiskError> {
         self.before(Step::Index)?;
         self.index.write(changes, durable)?;
+        self.note_moved(changes);
         self.before(Step::Indexed)
     }
 

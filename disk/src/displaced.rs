@@ -24,7 +24,7 @@ use shared::utc::UtcMs;
 use crate::edit::Edit;
 use crate::kept::{Kept, Line, What, new_id};
 use crate::root::Root;
-use crate::stage::{discard, ready_name};
+use crate::stage::{StagedState, discard, ready_name};
 use crate::{Replica, fingerprint, handle, lock, utc_now};
 
 /// When a displaced file is checked, from when it was displaced.
@@ -254,8 +254,8 @@ impl Replica {
                 id,
                 path: path.clone(),
                 expect,
-                make: make.clone(),
-                ready,
+                make: Some(make.clone()),
+                staged: StagedState::Ready(ready),
                 why: "replaced by a later state of it",
             };
             let outcome = self.make_edits(vec![edit]).map_err(io::Error::other)?.pop();

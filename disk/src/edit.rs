@@ -1,7 +1,7 @@
 //! Edit: a change that this side makes to its own tree, as a person would.
 //!
 //! What stands at the path is displaced into the kept store, the result is seen and reported, and the
-//! base does not move. A restore is one, and so is a conflict copy that is made here.
+//! base does not move. A restore is one, so is a conflict copy that is made here, and what comes by a mirror.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use shared::tree::Entry;
 use crate::apply::{Job, Touched};
 use crate::error::DiskError;
 use crate::look::Told;
-use crate::stage::{Ready, StagedState};
+use crate::stage::StagedState;
 use crate::{Replica, Report, lock};
 
 /// Something staged that is to stand at a path.
@@ -22,8 +22,9 @@ pub(crate) struct Edit {
     pub(crate) path: RelPath,
     /// What stands there now.
     pub(crate) expect: Option<Entry>,
-    pub(crate) make: Entry,
-    pub(crate) ready: Ready,
+    /// What shall stand there; `None` removes.
+    pub(crate) make: Option<Entry>,
+    pub(crate) staged: StagedState,
     /// Why what it displaces is kept.
     pub(crate) why: &'static str,
 }
@@ -35,20 +36,24 @@ impl Replica {
         // Sorted: each directory comes after those above it.
         let dirs: BTreeSet<RelPath> = edits
             .iter()
+            .filter(|edit| edit.make.is_some())
             .flat_map(|edit| edit.path.ancestors())
             .collect();
         let op = |path, expect, make| Op {
             path,
             expect,
-            make: Some(make),
+            make,
             from: Source::Nothing,
             agrees: false,
         };
         let mut places = Vec::with_capacity(edits.len());
         let mut ops: Vec<Op> = Vec::with_capacity(dirs.len() + edits.len());
-        ops.extend(dirs.iter().map(|dir| op(dir.clone(), None, Entry::Dir)));
+        ops.extend(
+            dirs.iter()
+                .map(|dir| op(dir.clone(), None, Some(Entry::Dir))),
+        );
         for edit in edits {
-            places.push((edit.id, StagedState::Ready(edit.ready), edit.why));
+            places.push((edit.id, edit.staged, edit.why));
             ops.push(op(edit.path, edit.expect, edit.make));
         }
         let made = dirs
@@ -74,6 +79,8 @@ impl Replica {
                 if moved {
                     (self.sink)(Report::Moved(op.path.clone()));
                 }
+            } else if carried.outcome == Outcome::Done && op.make.is_none() {
+                told.forget(&mut seen, op.path.clone());
             }
             outcomes.push(carried.outcome);
         }

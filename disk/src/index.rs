@@ -212,6 +212,30 @@ impl Index {
         Ok(())
     }
 
+    /// Returns the row of the base at a path.
+    pub(crate) fn base_row(&self, path: &RelPath) -> Result<Option<BaseRow>, IndexError> {
+        table::base_row(&self.store, path).map_err(self.unreadable())
+    }
+
+    /// Returns the paths of the base below a path, in the order of their texts.
+    pub(crate) fn base_below(&self, top: &RelPath) -> Result<Vec<RelPath>, IndexError> {
+        table::base_below(&self.store, top).map_err(self.unreadable())
+    }
+
+    /// Returns some rows of the base after a text, in the order of the texts of their paths.
+    pub(crate) fn base_after(
+        &self,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(RelPath, BaseRow)>, IndexError> {
+        table::base_after(&self.store, after, most).map_err(self.unreadable())
+    }
+
+    fn unreadable(&self) -> impl FnOnce(String) -> IndexError {
+        let path = self.path.clone();
+        move |reason| IndexError { path, reason }
+    }
+
     /// Returns the chunks of a long content, when they are known.
     pub(crate) fn manifest(&self, content: ContentHash) -> Option<Manifest> {
         table::manifest(&self.store, content)

@@ -31,6 +31,7 @@ mod handle;
 mod index;
 mod kept;
 mod look;
+pub mod mirrored;
 mod read;
 mod reread;
 mod restore;
@@ -156,6 +157,8 @@ pub struct Replica {
     /// Whether the volume cannot exchange two names.
     weaker: AtomicBool,
     mismatches: Arc<AtomicU64>,
+    /// Who follows what moves, if somebody does.
+    follower: Mutex<Option<mirrored::Follower>>,
     pool: rayon::ThreadPool,
     #[cfg(test)]
     hook: Mutex<Option<apply::Hook>>,
@@ -303,6 +306,7 @@ impl Replica {
             stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
+            follower: Mutex::default(),
             pool,
             #[cfg(test)]
             hook: Mutex::new(None),

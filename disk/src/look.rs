@@ -526,7 +526,8 @@ impl Told {
         }
     }
 
-    fn forget(&mut self, seen: &mut Seen, path: RelPath) {
+    /// Nothing is there any more.
+    pub(crate) fn forget(&mut self, seen: &mut Seen, path: RelPath) {
         if seen.remove(&path).is_some() {
             self.rows.push((path.clone(), None));
             self.sights.push((path, Sight::Absent));

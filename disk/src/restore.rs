@@ -20,7 +20,7 @@ use crate::edit::Edit;
 use crate::error::{DiskError, RestoreError};
 use crate::kept::{Line, What, new_id};
 use crate::read::{Reader, Reading};
-use crate::stage::{Ready, discard, ready_name, stage_copy, stage_link};
+use crate::stage::{Ready, StagedState, discard, ready_name, stage_copy, stage_link};
 use crate::trouble::trouble;
 use crate::{Replica, fingerprint, handle, read, utc_now};
 
@@ -137,7 +137,7 @@ impl Replica {
         let mut placed: Vec<Placed> = Vec::with_capacity(lines.len());
         for (index, line) in lines.iter().enumerate() {
             placed.push(match self.prepared(line) {
-                Ok(Some(edit)) if edit.expect.as_ref() == Some(&edit.make) => {
+                Ok(Some(edit)) if edit.expect == edit.make => {
                     discard(&self.root, &ready_name(&edit.id));
                     Placed::Same
                 }
@@ -179,8 +179,8 @@ impl Replica {
             id,
             path: line.path.clone(),
             expect,
-            make,
-            ready,
+            make: Some(make),
+            staged: StagedState::Ready(ready),
             why: "replaced by restore",
         }))
     }

@@ -229,6 +229,15 @@ impl Seen {
             .filter(|(_, row)| matches!(row.entry, Entry::File { .. }))
     }
 
+    /// Returns what is known after a path, in order; `None` begins at the root.
+    pub(crate) fn slots_after(
+        &self,
+        after: Option<&RelPath>,
+    ) -> impl Iterator<Item = (&RelPath, &Slot)> {
+        let from = after.map_or(Unbounded, Excluded);
+        self.slots.range::<RelPath, _>((from, Unbounded))
+    }
+
     /// Returns the bytes in all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.slots

@@ -733,7 +733,8 @@ pub(crate) fn stage_link(root: &Root, id: &str, target: &str) -> Result<Ready, E
     ready_at(root, &name)
 }
 
-fn stage_dir(root: &Root, id: &str) -> Result<Ready, Errno> {
+/// Stages a directory.
+pub(crate) fn stage_dir(root: &Root, id: &str) -> Result<Ready, Errno> {
     let name = ready_name(id);
     mkdirat(&root.stage, &name, Mode::from_raw_mode(0o777))?;
     ready_at(root, &name)
@@ -749,7 +750,7 @@ fn ready_at(root: &Root, name: &str) -> Result<Ready, Errno> {
 }
 
 /// Stages a copy of a file of this tree; `None` when it is not what it should be.
-fn copy_here(
+pub(crate) fn copy_here(
     replica: &Replica,
     id: &str,
     from: &RelPath,

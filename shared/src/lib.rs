@@ -33,6 +33,8 @@ pub mod reconcile;
 
 pub mod safety;
 
+pub mod mirror;
+
 pub mod control;
 
 pub mod words;

@@ -144,10 +144,19 @@ impl Guard {
     /// # Errors
     /// The [`Alarm`] of the first side for which it displaces too much.
     pub fn judge(&mut self, trees: &Trees, plan: &Plan, now: Instant) -> Result<(), Alarm> {
+        let files = [Side::Alpha, Side::Beta].map(|side| trees.view(side).files());
+        self.judge_of(files, plan, now)
+    }
+
+    /// As [`Guard::judge`], with the number of files of the pusher's and of the receiver's tree.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge_of(&mut self, files: [u64; 2], plan: &Plan, now: Instant) -> Result<(), Alarm> {
         let displaced = self.displaced(plan);
         for side in [Side::Alpha, Side::Beta] {
             self.recent[side as usize].forget(now);
-            if let Some(alarm) = self.alarm(trees, plan, &displaced, side, now) {
+            if let Some(alarm) = self.alarm(files, plan, &displaced, side, now) {
                 return Err(Alarm { displaced, ..alarm });
             }
         }
@@ -198,7 +207,7 @@ impl Guard {
 
     fn alarm(
         &self,
-        trees: &Trees,
+        counts: [u64; 2],
         plan: &Plan,
         displaced: &BTreeMap<(Side, RelPath), Displaced>,
         side: Side,
@@ -231,14 +240,14 @@ impl Guard {
             }
         }
         let (deleted, rewritten) = (recent.deleted.len() as u64, recent.rewritten.len() as u64);
-        let files = trees.view(side).files();
+        let files = counts[side as usize];
         let exceeds = |count: u64, before: u64, files: u64, min: u64, percent: u8| {
             let all = count + before;
             count > 0 && all >= min && all * 100 > files * u64::from(percent)
         };
         let emptied = self.limits.delete_percent < 100
-            && trees.view(side.other()).files() == 0
-            && trees.view(side).files() >= EMPTIED_FILES_MIN
+            && counts[side.other() as usize] == 0
+            && files >= EMPTIED_FILES_MIN
             && deletes > 0;
         let limits = self.limits;
         // What went lately was there to be deleted, and is not there to be rewritten.

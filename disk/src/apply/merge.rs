@@ -21,7 +21,28 @@ pub(super) enum Merged {
     Not,
 }
 
+/// What an edit that merges does.
+pub(crate) enum Prepared {
+    /// It makes this.
+    Makes(Entry, StagedState),
+    /// Nothing: the two cannot be merged.
+    Not,
+}
+
 impl Replica {
+    /// As [`Replica::merge`], for an edit.
+    pub(crate) fn prepare_merge(&self, op: &Op, id: &str, ready: Ready) -> Prepared {
+        match self.merge(op, id, ready) {
+            Merged::As(
+                Op {
+                    make: Some(make), ..
+                },
+                staged,
+            ) => Prepared::Makes(make, staged),
+            Merged::As(..) | Merged::Not => Prepared::Not,
+        }
+    }
+
     /// Prepares a merge for which the other side's version is staged as `ready`.
     pub(super) fn merge(&self, op: &Op, id: &str, ready: Ready) -> Merged {
         let staged_name = ready_name(id);

@@ -196,6 +196,54 @@ fn purge(base: &mut redb::Table<'_, &str, &[u8]>, purged: &Tombstones) -> Result
     Ok(())
 }
 
+/// Returns the row of the base at a path.
+pub(super) fn base_row(store: &Database, path: &RelPath) -> Result<Option<BaseRow>, String> {
+    let txn = store.begin_read().map_err(text)?;
+    match txn.open_table(BASE) {
+        Ok(base) => get(&base, path.as_str()),
+        // Just forgotten.
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(text(error)),
+    }
+}
+
+/// Returns the paths of the base below a path.
+pub(super) fn base_below(store: &Database, top: &RelPath) -> Result<Vec<RelPath>, String> {
+    let (first, end) = (format!("{top}/"), format!("{top}0"));
+    let txn = store.begin_read().map_err(text)?;
+    let base = match txn.open_table(BASE) {
+        Ok(base) => base,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(text(error)),
+    };
+    let rows = base.range(first.as_str()..end.as_str()).map_err(text)?;
+    rows.map(|row| parse(row.map_err(text)?.0.value()))
+        .collect()
+}
+
+/// Returns some rows of the base after a text.
+pub(super) fn base_after(
+    store: &Database,
+    after: Option<&str>,
+    most: usize,
+) -> Result<Vec<(RelPath, BaseRow)>, String> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let txn = store.begin_read().map_err(text)?;
+    let base = match txn.open_table(BASE) {
+        Ok(base) => base,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(text(error)),
+    };
+    let from = after.map_or(Unbounded, Excluded);
+    let rows = base.range::<&str>((from, Unbounded)).map_err(text)?;
+    rows.take(most)
+        .map(|row| {
+            let (path, row) = row.map_err(text)?;
+            Ok((parse(path.value())?, decode(row.value())?))
+        })
+        .collect()
+}
+
 /// Returns the chunks of a content.
 pub(super) fn manifest(store: &Database, content: ContentHash) -> Result<Option<Manifest>, String> {
     let txn = store.begin_read().map_err(text)?;

@@ -1,0 +1,284 @@
+use super::*;
+use crate::reconcile::{
+    ConflictRules, Decisions, Mode, Naming, Policy, Verdict, leaf_verdict, reconcile,
+};
+use crate::tree::{Base, Side, Trees};
+use crate::utc::UtcMs;
+
+const PAIR: u64 = 7;
+
+fn file(text: &str) -> Entry {
+    Entry::File {
+        content: ContentHash::of_bytes(text.as_bytes()),
+        len: text.len() as u64,
+        exec: false,
+    }
+}
+
+fn path() -> RelPath {
+    RelPath::parse("a").expect("a path")
+}
+
+/// Reads one place: `-` for nothing, else a content, with `@N` for the batch, `+` for an edit, `#N` for the writing, `<x,y` for the
+/// past, `!x` for what a person made of it, `~` for another pair; without a mark `?`.
+fn there(text: &str) -> Option<There> {
+    if text == "-" {
+        return None;
+    }
+    let mut words = text.split(' ');
+    let content = words.next().expect("a content");
+    if content == "?" {
+        let entry = file(words.next().expect("a content"));
+        return Some(There { entry, mark: None });
+    }
+    let mut mark = Mark {
+        entry: file(content),
+        sum: None,
+        pair: PAIR,
+        batch: Gen(0),
+        edit: false,
+        node: "vm".to_owned(),
+        writing: 1,
+        past: Vec::new(),
+        name: "a".to_owned(),
+    };
+    let mut entry = mark.entry.clone();
+    for word in words {
+        let (sign, rest) = word.split_at(1);
+        match sign {
+            "@" => mark.batch = Gen(rest.parse().expect("a number")),
+            "+" => mark.edit = true,
+            "#" => mark.writing = rest.parse().expect("a number"),
+            "<" => {
+                mark.past = rest
+                    .split(',')
+                    .map(|one| VersionId::of(&file(one)))
+                    .collect()
+            }
+            "!" => entry = file(rest),
+            "~" => mark.pair = 8,
+            other => panic!("{other}"),
+        }
+    }
+    Some(There {
+        entry,
+        mark: Some(mark),
+    })
+}
+
+fn row(text: &str) -> Option<BaseRow> {
+    let (entry, batch) = text.split_once('@')?;
+    Some(BaseRow {
+        entry: (entry != "-").then(|| file(entry)),
+        batch: Gen(batch.parse().expect("a number")),
+    })
+}
+
+fn met(text: &str) -> Option<Met> {
+    let (entry, rest) = text.split_once('@')?;
+    let (batch, writing) = rest.split_once('#').unwrap_or((rest, "1"));
+    Some(Met {
+        entry: file(entry),
+        batch: Gen(batch.parse().expect("a number")),
+        writing: writing.parse().expect("a number"),
+    })
+}
+
+/// Says what happens: `push` what is here, `take` what is there, `both` for a conflict, `same`.
+fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
+    let known = Known {
+        here: (here != "-").then(|| file(here)).into(),
+        base: row(base),
+        met: met(met_),
+        there: there(there_),
+    };
+    let here_entry = known.here.entry();
+    let there_entry = known.there.as_ref().map(|there| &there.entry);
+    let found = if here_entry == there_entry {
+        "same"
+    } else {
+        let was = ancestor(PAIR, &known);
+        match leaf_verdict(Mode::TwoWaySafe, was.as_ref(), here_entry, there_entry) {
+            Verdict::Copy { to: Side::Beta } => "push",
+            Verdict::Copy { to: Side::Alpha } => "take",
+            Verdict::Conflict => "both",
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        found, expected,
+        "here {here}, base {base}, met {met_}, there {there_}"
+    );
+}
+
+#[test]
+fn what_is_here_and_there_is_told_apart() {
+    //     here base    met     there         expected
+    // Nothing was ever there.
+    check("1", "1@5", "-", "-", "push");
+    check("1", "-", "-", "-", "push");
+    // Equal is equal, whatever is known.
+    check("1", "0@5", "-", "1 @9 ~", "same");
+    // The mirror is behind: its copy was agreed on before what is here, or is what was agreed on.
+    check("4", "4@9", "-", "1 @3", "push");
+    check("4", "4@9", "1@3", "1 @3", "push");
+    check("5", "4@9", "-", "1 @3", "push");
+    check("5", "4@9", "-", "4 @9", "push");
+    // An edit that went by the mirror has been agreed on, and more since.
+    check("4", "4@9", "-", "2 @3 +", "push");
+    // A deletion that the mirror has not heard of.
+    check("-", "-@9", "-", "1 @3", "push");
+    check("-", "-@9", "-", "1 @3 +", "push");
+    check("-", "1@3", "-", "1 @3", "push");
+    check("-", "-", "1@3", "1 @3", "push");
+    // The mirror is ahead.
+    check("1", "1@3", "-", "2 @9", "take");
+    check("1", "1@3", "-", "2 @3 +", "take");
+    check("2", "1@3", "2@3#4", "3 @3 + #5 <2,1", "take");
+    check("2", "1@3", "-", "4 @3 + #5 <3,2,1", "take");
+    check("-", "-", "-", "1 @3 +", "take");
+    check("-", "-@3", "-", "1 @3 +", "take");
+    check("-", "-@3", "-", "1 @9", "take");
+    check("1", "1@3", "1@3", "-", "take");
+    // It was removed there, and the pair has agreed on something since.
+    check("1", "1@9", "1@3", "-", "push");
+    check("2", "2@9", "1@3", "-", "push");
+    // Removed there, changed here.
+    check("2", "1@3", "1@3", "-", "push");
+    // Removed here, changed there.
+    check("-", "1@3", "1@3", "2 @3 + #2 <1", "take");
+    check("-", "1@3", "1@3", "1 @3 !2", "take");
+    // Both were changed.
+    check("2", "1@3", "-", "3 @3 + <1", "both");
+    check("2", "1@3", "2@3#4", "3 @3 + #5 <1", "both");
+    check("2", "1@3", "-", "3 @9", "both");
+    check("1", "1@3", "-", "2 @3 ~", "both");
+    check("1", "-", "-", "? 2", "both");
+    // What is there is as it was when both were equal, by content; but it was written again.
+    check("2", "2@4", "1@3#1", "1 @7 #2", "take");
+    // A person's hand: on what is here, on something older, and on what is gone here.
+    check("1", "1@3", "1@3", "1 @3 !2", "take");
+    check("1", "1@3", "-", "1 @3 !2", "take");
+    check("4", "4@9", "-", "1 @3 !2", "both");
+    check("1", "1@3", "1@3", "? 2", "take");
+    check("-", "-", "-", "? 2", "take");
+    check("-", "-@9", "-", "? 2", "take");
+}
+
+#[test]
+fn a_change_back_on_a_mirror_is_a_change() {
+    // Both had 1, then the pair agreed on 2 here; the other node has gone back to 1 since, and said so there.
+    check("2", "2@5", "1@3#1", "1 @5 + #9 <2,1", "take");
+}
+
+#[test]
+fn a_mark_travels_as_properties_within_the_limits() {
+    let known = Known {
+        here: Sight::Absent,
+        base: row("1@5"),
+        met: None,
+        there: there("2 @4 + <1,0"),
+    };
+    for name in ["a.md".to_owned(), "ä".repeat(127), "x".repeat(255)] {
+        let path = RelPath::parse(&name).expect("a path");
+        let mut mark = mark_for(&known, &file("3"), &path, PAIR, &"n".repeat(64), u64::MAX);
+        mark.sum = Some([0xab; 32]);
+        mark.past = (0..20).map(|n| VersionId(u64::MAX - n)).collect();
+        let properties = mark.properties();
+        assert!(properties.len() <= 30);
+        for (key, value) in &properties {
+            assert!(
+                !value.is_empty() && key.len() + value.len() <= PROPERTY_BYTES_MAX,
+                "{key}={value}"
+            );
+        }
+        let get = |wanted: &str| {
+            let found = properties.iter().find(|(key, _)| key == wanted);
+            found.map(|(_, value)| value.clone())
+        };
+        let read = Mark::parse(get).expect("a mark");
+        assert_eq!(read.past, mark.past[..PAST_MAX]);
+        assert_eq!(
+            Mark {
+                past: Vec::new(),
+                ..read
+            },
+            Mark {
+                past: Vec::new(),
+                ..mark
+            }
+        );
+    }
+    let link = Entry::Symlink {
+        target: "../x".into(),
+    };
+    let mark = mark_for(&known, &link, &path(), PAIR, "vm", 1);
+    let properties = mark.properties();
+    let get = |wanted: &str| {
+        let found = properties.iter().find(|(key, _)| key == wanted);
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(Mark::parse(get), Some(mark));
+    let long = Entry::Symlink {
+        target: "../x/".repeat(LINK_TOLD_BYTES_MAX / 5).into(),
+    };
+    let long = mark_for(&known, &long, &path(), PAIR, "vm", 1).properties();
+    assert!(long.len() <= 30, "{}", long.len());
+    assert_eq!(Mark::parse(|_| None), None);
+}
+
+#[test]
+fn a_mark_says_what_it_was_made_from() {
+    let known = Known {
+        here: Sight::Absent,
+        base: row("1@5"),
+        met: None,
+        there: there("2 @4 + <1,0"),
+    };
+    let agreed = mark_for(&known, &file("1"), &path(), PAIR, "vm", 1);
+    assert_eq!((agreed.batch, agreed.edit), (Gen(5), false));
+    let edit = mark_for(&known, &file("3"), &path(), PAIR, "vm", 1);
+    assert_eq!((edit.batch, edit.edit), (Gen(5), true));
+    let past: Vec<VersionId> = ["2", "1", "0"]
+        .map(|text| VersionId::of(&file(text)))
+        .into();
+    assert_eq!(edit.past, past);
+}
+
+#[test]
+fn a_conflict_with_a_mirror_ends_in_a_copy() {
+    let rules = ConflictRules::default();
+    let decisions = Decisions::default();
+    let policy = Policy {
+        mode: Mode::TwoWaySafe,
+        primary: Side::Alpha,
+        naming: Naming {
+            alpha: "here".to_owned(),
+            beta: "there".to_owned(),
+            now: UtcMs(0),
+        },
+        conflicts: &rules,
+        decisions: &decisions,
+        folds: [false; 2],
+    };
+    let known = Known {
+        here: Sight::Is(file("2")),
+        base: row("1@3"),
+        met: None,
+        there: there("3 @3 + <1"),
+    };
+    let mut base = Base::new();
+    if let Some(entry) = ancestor(PAIR, &known) {
+        let row = BaseRow {
+            entry: Some(entry),
+            batch: Gen(1),
+        };
+        base.insert(path(), row);
+    }
+    let mut trees = Trees::new(base);
+    trees.observe(Side::Alpha, path(), known.here.clone());
+    trees.observe(Side::Beta, path(), Sight::Is(file("3")));
+    let plan = reconcile(&trees, &[path()].into(), &|_| false, &policy);
+    assert_eq!(plan.conflicts.len(), 1);
+    assert_eq!(plan.conflicts[0].lost, Side::Beta);
+}
