@@ -460,6 +460,14 @@ impl Replica {
     }
 }
 
+/// Makes all of a volume durable that was written to it.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_volume(on: impl std::os::fd::AsFd) -> std::io::Result<()> {
+    volume::sync_volume(on.as_fd())
+}
+
 /// Locks, also after another thread panicked while it held the lock: each holder leaves the data whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

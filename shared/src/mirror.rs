@@ -10,6 +10,8 @@
 //!
 //! [`ancestor`] says which, as the base that [`crate::reconcile`] plans with. So a mirror that is behind rolls nothing back.
 
+use serde::{Deserialize, Serialize};
+
 use crate::hash::ContentHash;
 use crate::path::RelPath;
 use crate::tree::{BaseRow, Entry, Gen, Sight};
@@ -19,7 +21,7 @@ use crate::tree::{BaseRow, Entry, Gen, Sight};
 pub const PAST_MAX: usize = 7;
 
 /// What identifies a version: a beginning of the hash of what stands there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionId(pub u64);
 
 impl VersionId {
@@ -40,7 +42,7 @@ impl VersionId {
 }
 
 /// What stands beside a copy in a mirror. Whoever writes a copy writes its mark in the same request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// What was written.
     pub entry: Entry,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::repository::{expect_none, members, read_toml};
 
 /// Each crate of ours, from the bottom, with those of ours that it may name.
-const HOUSE: [(&str, &[&str]); 11] = [
+const HOUSE: [(&str, &[&str]); 12] = [
     ("shared", &[]),
     ("config", &["shared"]),
     ("disk", &["shared", "config"]),
@@ -13,12 +13,15 @@ const HOUSE: [(&str, &[&str]); 11] = [
     ("carry", &["shared", "disk", "link"]),
     ("pusher", &["shared", "disk", "link", "carry"]),
     ("receiver", &["shared", "disk", "link", "carry"]),
+    // It is no side of the pair.
+    ("mirror", &["shared", "config", "disk"]),
     // It asks; the node answers.
     ("bot", &["shared", "config"]),
     (
         "node",
         &[
-            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "bot",
+            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror",
+            "bot",
         ],
     ),
     ("cli", &["shared", "config", "node"]),
@@ -26,18 +29,21 @@ const HOUSE: [(&str, &[&str]); 11] = [
     (
         "tests",
         &[
-            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "bot", "node", "cli",
+            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror", "bot", "node",
+            "cli",
         ],
     ),
 ];
 
 /// Crates of others that one crate of ours alone may name: the rest asks it.
-const OWNED: [(&str, &str); 8] = [
+const OWNED: [(&str, &str); 10] = [
     ("quinn", "link"),
     ("quinn-proto", "link"),
     ("rustls", "link"),
     ("rcgen", "link"),
     ("frankenstein", "bot"),
+    ("google-drive3", "mirror"),
+    ("yup-oauth2", "mirror"),
     ("notify", "disk"),
     ("redb", "disk"),
     ("clap", "cli"),

@@ -53,7 +53,7 @@ fn there(text: &str) -> Option<There> {
                 mark.past = rest
                     .split(',')
                     .map(|one| VersionId::of(&file(one)))
-                    .collect()
+                    .collect();
             }
             "!" => entry = file(rest),
             "~" => mark.pair = 8,
