@@ -108,6 +108,11 @@ pub(crate) enum Verb {
     Promote(Promote),
     /// Print the address of the dashboard, for a browser on this machine
     Web(Shown),
+    /// Keep a third copy in a folder or in Google Drive, and restore from it
+    Mirror {
+        #[command(subcommand)]
+        wish: Mirror,
+    },
     /// Say who may speak with the bot, or say something through it
     Bot {
         #[command(subcommand)]
@@ -150,6 +155,9 @@ pub(crate) struct Up {
     /// End when both are equal and durable
     #[arg(long)]
     pub(crate) once: bool,
+    /// Keep a third copy in this folder, as `mirror` does
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) mirror: Option<PathBuf>,
     /// Which changes travel, and who wins
     #[arg(long, default_value = Mode::default().name(), value_parser = modes())]
     pub(crate) mode: Mode,
@@ -271,6 +279,52 @@ pub(crate) enum Bot {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Mirror {
+    /// Show how the mirror is
+    Status(Shown),
+    /// Let this node into Google Drive: asks in the browser of this machine
+    Auth(MirrorAuth),
+    /// Bring the mirror up to date now; with SOURCE and FOLDER, mirror a folder without any node
+    Push {
+        /// The folder to mirror
+        #[arg(requires = "folder")]
+        source: Option<PathBuf>,
+        /// The folder that becomes its mirror
+        folder: Option<PathBuf>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Compare the hash of every file with that in the mirror; exit 4 when something differs
+    Verify(Shown),
+    /// Make a tree of a mirror: goes on where it was cut short, overwrites nothing
+    Restore {
+        /// The folder to restore into
+        dir: PathBuf,
+        /// Where the mirror is: a folder, `drive`, or `drive:NAME` [default: that of the settings]
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MirrorAuth {
+    /// Ask with a code that is typed on another device
+    #[arg(long, conflicts_with = "service_account")]
+    pub(crate) device: bool,
+    /// As a service account, with the key in this file; needs a shared drive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_account: Option<PathBuf>,
+    /// For the whole Drive, so that files are seen that a person adds in the mirror's folder
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Address of a server that stands in for Drive [default: that of the settings, else Google's]
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ServiceAct {
     /// Write the unit or the agent, check it, start it now and at every start of the machine
     Install {
@@ -347,6 +401,7 @@ mod tests {
         };
         check("layer-sync up a b --once --mode one-way-safe", true);
         check("layer-sync up a b --mode sideways", false);
+        check("layer-sync up a b --once --mirror c", true);
         check("layer-sync up a", false);
         check(
             "layer-sync init pusher --root a --listen 0.0.0.0:1 --name vm",
@@ -385,6 +440,19 @@ mod tests {
         check("layer-sync duty list --json", true);
         check("layer-sync duty crash", false);
         check("layer-sync web --json", true);
+        check("layer-sync mirror status --json", true);
+        check("layer-sync mirror auth --device", true);
+        check(
+            "layer-sync mirror auth --all --api http://127.0.0.1:1",
+            true,
+        );
+        check("layer-sync mirror auth --device --service-account f", false);
+        check("layer-sync mirror push", true);
+        check("layer-sync mirror push a b --json", true);
+        check("layer-sync mirror push a", false);
+        check("layer-sync mirror verify --json", true);
+        check("layer-sync mirror restore d --from drive:name", true);
+        check("layer-sync mirror restore", false);
         check("layer-sync bot pair --json", true);
         check("layer-sync bot allow", true);
         check("layer-sync bot allow 12345 --json", true);

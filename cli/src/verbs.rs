@@ -7,6 +7,7 @@ mod doctor;
 mod duty;
 mod events;
 mod make;
+mod mirror;
 mod promote;
 mod service;
 mod show;
@@ -58,6 +59,7 @@ pub(crate) fn run(caller: &Caller, verb: Verb) -> Result<u8, Failure> {
         Verb::Promote(wish) => promote::promote(caller, &wish),
         Verb::Duty { wish } => duty::duty(caller, wish),
         Verb::Web(shown) => steer::web(caller, shown),
+        Verb::Mirror { wish } => mirror::mirror(caller, wish),
         Verb::Bot { wish } => bot::bot(caller, wish),
         Verb::Service { act } => service::service(caller, &act),
         Verb::Events { follow, shown } => events::events(caller, follow, shown),
@@ -93,6 +95,14 @@ impl Caller {
             home: Home::resolve(flag, env, user_home)?,
             command,
         })
+    }
+
+    /// Returns who asks another home.
+    fn of(&self, home: &Home) -> Self {
+        Self {
+            home: home.clone(),
+            command: format!("layer-sync --home {}", shell_word(home.dir())),
+        }
     }
 
     /// Asks the daemon and waits for its one answer.

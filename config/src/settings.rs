@@ -5,6 +5,7 @@
 //! node gets is made by `render.rs`; the samples beside this crate are such texts.
 
 mod document;
+mod mirror;
 mod render;
 
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +24,10 @@ use crate::address::Address;
 use crate::home::{Home, HomeRefused};
 use crate::quantity::{duration_text, parse_duration, parse_size, size_text};
 use document::{Document, Section};
+pub use mirror::{
+    MIRROR_API_DEFAULT, MIRROR_BUDGET_DEFAULT, MIRROR_BUDGET_MAX, MIRROR_NAME_DEFAULT,
+    MirrorSettings, MirrorTarget,
+};
 
 /// Version of the file.
 pub const VERSION: i64 = 1;
@@ -32,7 +37,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:9797";
 
 /// Sections and their keys, in the order in which they are written.
-const SECTIONS: [(&str, &[&str]); 7] = [
+const SECTIONS: [(&str, &[&str]); 8] = [
     ("node", &["name", "root"]),
     (
         "sync",
@@ -52,6 +57,7 @@ const SECTIONS: [(&str, &[&str]); 7] = [
     ("link", &["listen", "advertise", "peer", "rate_limit"]),
     ("lease", &["prefer"]),
     ("kept", &["age", "tree_percent", "bytes_min", "age_min"]),
+    ("mirror", &mirror::KEYS),
     ("bot", &["api"]),
     ("dashboard", &["listen"]),
 ];
@@ -72,6 +78,8 @@ pub struct Settings {
     pub prefer: Prefer,
     /// What is kept of displaced contents.
     pub kept: KeptSettings,
+    /// The third copy.
+    pub mirror: MirrorSettings,
     /// Address of the Bot API: `api` in `[bot]`. There is a bot when its token is among the secrets.
     pub bot_api: String,
     /// Where the dashboard is served: `listen` in `[dashboard]`, an address of this machine alone. `None`: nowhere.
@@ -252,6 +260,7 @@ impl Settings {
             rate_limit: rate_limit(&document.section("link"))?,
             prefer: prefer(&document.section("lease"))?,
             kept: kept(&document.section("kept"))?,
+            mirror: mirror::mirror(&document.section("mirror"))?,
             bot_api: bot_api(&document.section("bot"))?,
             dashboard: dashboard(&document.section("dashboard"))?,
         })

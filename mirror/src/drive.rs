@@ -65,6 +65,8 @@ pub struct Where {
     pub budget: u32,
     /// What the folder was known by before, if it was.
     pub expected: Option<String>,
+    /// Whether it is made when there is none.
+    pub makes: bool,
 }
 
 /// A folder in Drive that is the mirror.
@@ -486,7 +488,8 @@ impl Drive {
         // Two nodes may have made one each at the same time: both take the same one.
         match found.into_iter().filter_map(|file| file.id).min() {
             Some(id) => Ok(id),
-            None => self.make_root().await,
+            None if self.place.makes => self.make_root().await,
+            None => gone("is not there: there is no mirror of that name"),
         }
     }
 }
@@ -597,6 +600,14 @@ impl Target for Drive {
             body: Some(answer.into_body()),
             left,
         })
+    }
+
+    /// Drive hashes what it has stored, and tells it with the item.
+    async fn sum_now(&self, item: &Item) -> Result<Option<[u8; 32]>, Wrong> {
+        match item.kind {
+            Kind::File { sum, .. } => Ok(sum),
+            _ => Ok(None),
+        }
     }
 
     async fn write(&self, writing: Writing<'_>) -> Result<Item, Wrong> {

@@ -34,8 +34,6 @@ const BLOCK: usize = 1024 * 1024;
 /// How long what was replaced or removed stays.
 const TRASH_DAYS: u64 = 30;
 const DAY: Duration = Duration::from_secs(86_400);
-/// The id of the root.
-const ROOT: &str = "root";
 
 /// A folder that is the mirror.
 pub struct Folder {
@@ -50,7 +48,8 @@ struct State {
     walked: Walked,
     /// Counts the answers: a cursor of another process is none.
     answers: u64,
-    begun: Option<String>,
+    /// What the folder is known by.
+    id: String,
     swept: Option<SystemTime>,
 }
 
@@ -124,21 +123,24 @@ impl Folder {
 
     /// Returns where an item lies now, if it is still there.
     fn find(&self, id: &str) -> Result<Option<(PathBuf, Item)>, Wrong> {
-        if id == ROOT {
-            return Ok(None);
-        }
         let state = self.state.borrow();
         let Some(path) = state.walked.path_of(id) else {
             return Ok(None);
         };
-        let item = walk::item_at(&self.root, &path, &state.marks, Some(&state.walked));
+        let item = walk::item_at(
+            &self.root,
+            &state.id,
+            &path,
+            &state.marks,
+            Some(&state.walked),
+        );
         let item = item.map_err(|error| unreachable(&error))?;
         Ok(item.filter(|item| item.id == id).map(|item| (path, item)))
     }
 
     /// Returns the path of a folder by its id.
     fn folder(&self, id: &str) -> Result<PathBuf, Wrong> {
-        if id == ROOT {
+        if id == self.state.borrow().id {
             return Ok(PathBuf::new());
         }
         match self.find(id)? {
@@ -210,7 +212,13 @@ impl Folder {
             .marks
             .write(path, &found, mark)
             .map_err(|error| failed(&error))?;
-        let item = walk::item_at(&self.root, path, &state.marks, Some(&state.walked));
+        let item = walk::item_at(
+            &self.root,
+            &state.id,
+            path,
+            &state.marks,
+            Some(&state.walked),
+        );
         let item = item.map_err(|error| failed(&error))?.ok_or(Wrong::Gone)?;
         state.walked.note(path, &item);
         Ok(item)
@@ -223,9 +231,8 @@ impl Target for Folder {
     async fn root(&self) -> Result<String, Wrong> {
         let id = self.check()?;
         self.sweep();
-        // Everything else is known by its place in this very folder.
-        self.state.borrow_mut().begun = Some(id);
-        Ok(ROOT.to_owned())
+        self.state.borrow_mut().id.clone_from(&id);
+        Ok(id)
     }
 
     async fn about(&self) -> Result<About, Wrong> {
@@ -249,7 +256,7 @@ impl Target for Folder {
             return Err(Wrong::CursorLost);
         }
         state.marks.read().map_err(|error| unreachable(&error))?;
-        let now_ = Walked::walk(&self.root, &state.marks, &state.walked)
+        let now_ = Walked::walk(&self.root, &state.id, &state.marks, &state.walked)
             .map_err(|error| unreachable(&error))?;
         // What goes comes first: its inode may be in use again.
         let mut changes: Vec<Change> = Vec::new();
@@ -279,7 +286,13 @@ impl Target for Folder {
         let mut items = Vec::new();
         for name in names {
             let at = path.join(name);
-            let item = walk::item_at(&self.root, &at, &state.marks, Some(&state.walked));
+            let item = walk::item_at(
+                &self.root,
+                &state.id,
+                &at,
+                &state.marks,
+                Some(&state.walked),
+            );
             items.extend(item.map_err(|error| failed(&error))?);
         }
         Ok(items)
@@ -296,6 +309,11 @@ impl Target for Folder {
         file.seek(SeekFrom::Start(from))
             .map_err(|error| failed(&error))?;
         Ok(FileReading(file))
+    }
+
+    /// The marks say what was written; a disk that rots is found by reading.
+    async fn sum_now(&self, _: &Item) -> Result<Option<[u8; 32]>, Wrong> {
+        Ok(None)
     }
 
     async fn write(&self, writing: Writing<'_>) -> Result<Item, Wrong> {

@@ -16,8 +16,16 @@ pub mod folder;
 
 pub mod drive;
 
+pub mod any;
+
 pub mod store;
 
 pub mod tree;
 
 pub mod round;
+
+mod verify;
+
+pub mod restore;
+
+pub mod duty;

@@ -122,6 +122,10 @@ impl<T: Target> Target for Patient<T> {
         Ok(PatientReading(reading.await?))
     }
 
+    async fn sum_now(&self, item: &Item) -> Result<Option<[u8; 32]>, Wrong> {
+        self.retry(async || self.target.sum_now(item).await).await
+    }
+
     async fn write(&self, writing: Writing<'_>) -> Result<Item, Wrong> {
         let begun: RefCell<Option<String>> = RefCell::new(writing.begun.clone());
         let note = |text: &str| {

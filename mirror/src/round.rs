@@ -9,7 +9,9 @@ mod learn;
 mod plan;
 mod work;
 
-use std::cell::RefCell;
+pub(crate) use learn::CURSOR;
+
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
@@ -105,6 +107,8 @@ pub struct Mirror<T: Target, L: Tree> {
     pub(crate) store: Store,
     pub(crate) setup: Setup,
     pub(crate) state: RefCell<State>,
+    /// Files and bytes that were written since the start.
+    written: Cell<(u64, u64)>,
 }
 
 /// Content that arrived before it was planned with, by its path.
@@ -124,12 +128,18 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             store,
             setup,
             state: RefCell::new(state),
+            written: Cell::default(),
         }
     }
 
     /// Returns the target.
     pub fn target(&self) -> &T {
         &self.target
+    }
+
+    /// Returns how many files, and bytes in them, were written there since the start.
+    pub fn progress(&self) -> (u64, u64) {
+        self.written.get()
     }
 
     /// Has the next round compare everything that both have, as after a start.

@@ -234,6 +234,10 @@ pub trait Target {
     /// Reads the bytes of an item, from an offset on.
     fn read(&self, item: &Item, from: u64) -> impl Future<Output = Result<Self::Reading, Wrong>>;
 
+    /// Returns the SHA-256 of the bytes of an item, if the target can tell it without sending them. It must be that of what it has now,
+    /// and not what was noted once.
+    fn sum_now(&self, item: &Item) -> impl Future<Output = Result<Option<[u8; 32]>, Wrong>>;
+
     /// Writes a file, whole or not at all.
     fn write(&self, writing: Writing<'_>) -> impl Future<Output = Result<Item, Wrong>>;
 

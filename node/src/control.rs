@@ -28,6 +28,7 @@ use crate::Failure;
 use crate::bot::BotDesk;
 use crate::dashboard::Place;
 use crate::lease::Lease;
+use crate::mirror::MirrorDesk;
 use crate::supervisor::Duties;
 pub(crate) use idle::{Idle, problem};
 
@@ -110,6 +111,8 @@ pub(crate) struct Desk {
     pub(crate) idle: Arc<Idle>,
     /// The bot, if there is one.
     pub(crate) bot: Option<BotDesk>,
+    /// The mirror, if there is one.
+    pub(crate) mirror: Option<MirrorDesk>,
     /// Where the dashboard is.
     pub(crate) dashboard: Place,
 }
@@ -164,6 +167,17 @@ impl Desk {
                     "write TELEGRAM_BOT_TOKEN=... into `.env` of the home (mode 0600), then start the daemon again",
                 ),
             },
+            Request::Mirror(act) => match &self.mirror {
+                Some(mirror) => mirror.ask(act).await,
+                None => refused(
+                    exit::ERROR,
+                    "there is no mirror here",
+                    "set `target` in [mirror] of the settings, on both nodes, then start the daemons again",
+                ),
+            },
+            Request::Confirm { batch, undo: false } if self.is_of_mirror(&batch).await => {
+                Response::Decided(format!("the mirror carries out batch {batch}"))
+            }
             Request::Pair(address) if address.is_empty() => match self.advertise() {
                 Some(address) => self.one(Request::Pair(address)).await,
                 None => refused(
@@ -212,6 +226,7 @@ impl Desk {
         status.lease = view.lease;
         status.duties = self.duties.status();
         status.process.restarts = status.duties.iter().map(|duty| duty.restarts).sum();
+        status.mirror = self.mirror.as_ref().map(MirrorDesk::status);
         status.bot = self.bot.as_ref().map(BotDesk::status);
         status
             .problems
@@ -219,6 +234,14 @@ impl Desk {
         let worst = status.problems.first().map(|problem| problem.severity);
         status.state = worst.unwrap_or(Health::Healthy);
         Response::Status(status)
+    }
+
+    /// Lets the mirror carry out a batch, if it is one of its own.
+    async fn is_of_mirror(&self, batch: &str) -> bool {
+        match &self.mirror {
+            Some(mirror) => mirror.confirm(batch).await,
+            None => false,
+        }
     }
 
     fn act_on(&self, name: &str, act: DutyAct) -> Response {

@@ -16,6 +16,7 @@ use crate::bot::{self, BOT, BotDesk, NodePort};
 use crate::control::{self, Control, Desk, Idle};
 use crate::dashboard::{self, DASHBOARD, Place};
 use crate::lease::Lease;
+use crate::mirror::{Follows, Linkage, MIRROR, MirrorDesk};
 use crate::open::{enter, open};
 use crate::supervisor::{Duties, supervise};
 use crate::sync::{Aborted, Round, SYNC, Standing};
@@ -105,7 +106,7 @@ impl Signals {
 /// What a daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
-    /// The sync alone.
+    /// The sync, and the mirror, if there is one.
     Sync,
     /// The bot, too, if a token is set, and the dashboard, if it has a place.
     All,
@@ -138,6 +139,8 @@ impl Daemon {
             Duty::Sync => (None, None),
             Duty::All => (BotDesk::of(home)?, opened.settings.dashboard),
         };
+        // Of two sides in one process one has the mirror, whoever is primary.
+        let mirror = MirrorDesk::of(&opened.settings.mirror, duty == Duty::Sync);
         let place = Place::default();
         let desk = Desk {
             served: serves.clone(),
@@ -145,11 +148,23 @@ impl Daemon {
             duties: duties.clone(),
             idle: Arc::new(Idle::of(&opened)),
             bot: bot.clone(),
+            mirror: mirror.clone(),
             dashboard: place.clone(),
         };
         let page = desk.clone();
         let port = Arc::new(NodePort::new(&opened, desk.clone(), lease.clone()));
         let control = Control::bind(home, desk)?;
+        let (tree, trees) = watch::channel(None);
+        let pair = opened.partner.as_ref().map(|partner| partner.pair);
+        let (linkage, linkages) = watch::channel(Linkage {
+            pair,
+            is_linked: false,
+        });
+        let follows = Follows {
+            tree: trees,
+            linkage: linkages,
+            lease: lease.clone(),
+        };
         let standing = Arc::new(Standing {
             home: home.clone(),
             lease: lease.clone(),
@@ -157,12 +172,18 @@ impl Daemon {
             prefer,
             served,
             stop: stop.clone(),
+            tree,
+            linkage,
         });
         let round = Round::start(opened, &standing)?;
         let first = tokio::spawn(Arc::clone(&standing).sync(round));
         let watchdog = tokio::spawn(manager::watchdog(serves, lease.clone()));
         let clients = tokio::spawn(control.serve());
-        let problems = tokio::spawn(tell_problems(duties.clone(), bot.clone(), lease.clone()));
+        let problems = tokio::spawn(tell_problems(
+            duties.clone(),
+            (bot.clone(), mirror.clone()),
+            lease.clone(),
+        ));
         let safe_mode = SafeMode {
             lease: lease.clone(),
             side,
@@ -181,6 +202,18 @@ impl Daemon {
             };
             let again = move || tokio::spawn(Arc::clone(&standing).sync_again());
             let sync = supervise(SYNC, duties.clone(), parked, stop.clone(), first, again);
+            let mirror = {
+                let (all, stopped, home) = (duties.clone(), stop.clone(), home.clone());
+                async move {
+                    let Some(mirror) = mirror else { return Ok(()) };
+                    let until = stopped.clone();
+                    let again = move || {
+                        let follows = follows.clone();
+                        tokio::spawn(mirror.clone().run(home.clone(), follows, until.clone()))
+                    };
+                    supervise(MIRROR, all, |_| {}, stopped, again(), again).await
+                }
+            };
             let (safe, all, stopped) = (&safe_mode, duties.clone(), stop.clone());
             let bot = async move {
                 let Some(bot) = bot else { return Ok(()) };
@@ -204,7 +237,7 @@ impl Daemon {
                 supervise(DASHBOARD, duties, |_| {}, stop, again(), again).await
             };
             // The sync ends when the daemon is told to stop, or when it cannot go on at all; the others only with the daemon.
-            tokio::try_join!(sync, bot, dashboard).map(|_| ())
+            tokio::try_join!(sync, bot, mirror, dashboard).map(|_| ())
         };
         Ok(Self {
             task: tokio::spawn(keep_running),
@@ -252,15 +285,24 @@ impl SafeMode {
 }
 
 /// Says what is wrong with the duties whenever that changes, so that the other node hears of it, too.
-async fn tell_problems(duties: Duties, bot: Option<BotDesk>, lease: Lease) {
+async fn tell_problems(
+    duties: Duties,
+    (bot, mirror): (Option<BotDesk>, Option<MirrorDesk>),
+    lease: Lease,
+) {
     let mut changes = duties.changes();
     let mut bot_changes = bot.as_ref().map(BotDesk::changes);
+    let mut mirror_changes = mirror.as_ref().map(MirrorDesk::changes);
     loop {
         changes.mark_unchanged();
         let status = duties.status();
         let mut problems: Vec<Problem> = status.iter().filter_map(control::problem).collect();
         if let Some(bot) = &mut bot_changes {
             problems.extend(bot::problem(&bot.borrow_and_update()));
+        }
+        if let (Some(mirror), Some(changes)) = (&mirror, &mut mirror_changes) {
+            changes.mark_unchanged();
+            problems.extend(mirror.problems());
         }
         lease.set_problems(problems);
         let bot_changed = async {
@@ -269,9 +311,16 @@ async fn tell_problems(duties: Duties, bot: Option<BotDesk>, lease: Lease) {
                 None => std::future::pending().await,
             }
         };
+        let mirror_changed = async {
+            match &mut mirror_changes {
+                Some(mirror) => drop(mirror.changed().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Ok(()) = changes.changed() => {}
             () = bot_changed => {}
+            () = mirror_changed => {}
         }
     }
 }

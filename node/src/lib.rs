@@ -15,6 +15,7 @@ mod logs;
 mod manager;
 mod measure;
 mod memory;
+pub mod mirror;
 mod open;
 mod partner;
 mod setup;

@@ -108,11 +108,7 @@ pub(crate) fn open(home: &Home) -> Result<Opened, Failure> {
     let (replica, stored) = loaded?;
     let watcher = watcher.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     if expected.is_none() {
-        let note = RootNote {
-            replica: replica.id().to_string(),
-        };
-        small_file::write(&root_note(home), &note)
-            .map_err(|error| Failure::other("the root's marker cannot be noted", error))?;
+        note_root(home, &replica)?;
     }
     // Rules that were agreed once have been parsed once.
     let rules = Rules::parse(&stored.notes.ignore).unwrap_or_default();
@@ -163,6 +159,16 @@ pub(crate) fn lock(home: &Home) -> Result<File, Failure> {
             "`layer-sync status` shows it",
         )),
     }
+}
+
+/// Notes that a home belongs to this root.
+pub(crate) fn note_root(home: &Home, replica: &Replica) -> Result<(), Failure> {
+    let note = RootNote {
+        replica: replica.id().to_string(),
+    };
+    fs::create_dir_all(home.state_dir())
+        .and_then(|()| small_file::write(&root_note(home), &note))
+        .map_err(|error| Failure::other("the root's marker cannot be noted", error))
 }
 
 /// Returns the replica that the root must be: none at the first start.

@@ -138,6 +138,7 @@ fn new_settings(root: &Path, name: Option<&str>, link: Link) -> Result<Settings,
         rate_limit: None,
         prefer: Prefer::default(),
         kept: config::settings::KeptSettings::default(),
+        mirror: config::settings::MirrorSettings::default(),
         bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
         dashboard: Some(config::settings::DASHBOARD_DEFAULT),
     };

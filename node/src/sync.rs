@@ -8,7 +8,7 @@ use config::settings::Link;
 use config::{Home, Settings};
 use disk::Replica;
 use link::{Dialer, Fingerprint, Identity, Listener, Paired, Pins};
-use shared::control::{Event as Told, LeaseView, NodeSide, Request, Response, exit};
+use shared::control::{Event as Told, Happening, LeaseView, NodeSide, Request, Response, exit};
 use shared::lease::Prefer;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -18,6 +18,7 @@ use crate::clock::utc_now;
 use crate::control::{ASKS_MAX, Served};
 use crate::lease::Lease;
 use crate::measure::Meter;
+use crate::mirror::{Linkage, OpenTree};
 use crate::open::{Opened, forget_root, open};
 use crate::partner::Partner;
 use crate::{Failure, memory};
@@ -45,13 +46,17 @@ pub(crate) struct Standing {
     /// Tells the control socket which loop runs.
     pub(crate) served: watch::Sender<Option<Served>>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Tells the mirror which tree is open.
+    pub(crate) tree: watch::Sender<Option<OpenTree>>,
+    /// Tells it whether there is a link.
+    pub(crate) linkage: watch::Sender<Linkage>,
 }
 
 impl Standing {
     /// The duty `sync`, from an opened node on. When its folder is accepted as it is, it is opened again as a new one.
     pub(crate) async fn sync(self: Arc<Self>, mut round: Round) -> Result<(), Failure> {
-        // Whoever asks while there is no loop is told so, however this ends.
-        let _gone = Gone(&self.served);
+        // Whoever asks while there is no loop is told so, however this ends; and nobody goes on with its tree.
+        let _gone = (Gone(&self.served), Closed(&self.tree));
         loop {
             match (&mut round.side.0).await {
                 Ok(Ok(Ended::Stopped)) => return Ok(()),
@@ -61,6 +66,7 @@ impl Standing {
                 Err(error) => return Err(Failure::other("the sync stopped", error)),
             }
             drop(round);
+            self.tree.send_replace(None);
             info!("the folder was accepted as it is; beginning anew");
             forget_root(&self.home)?;
             round = self.begin_again().await?;
@@ -125,6 +131,15 @@ impl Drop for Gone<'_> {
     }
 }
 
+/// Tells the mirror that the tree is not open any more.
+struct Closed<'a>(&'a watch::Sender<Option<OpenTree>>);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
+
 /// A task that ends when nobody wants it any more.
 pub(crate) struct Aborted<T = ()>(pub(crate) JoinHandle<T>);
 
@@ -160,6 +175,15 @@ impl Round {
                 standing.lease.clone(),
             )));
         }
+        beside.push(tokio::spawn(tell_linkage(
+            standing.home.clone(),
+            told.subscribe(),
+            standing.linkage.clone(),
+        )));
+        standing.tree.send_replace(Some(OpenTree {
+            replica: Arc::clone(&opened.replica),
+            index: opened.stored.index,
+        }));
         let root = opened.replica.root().display().to_string();
         info!(
             side = opened.settings.link.side().name(),
@@ -339,6 +363,33 @@ fn keep_partner(
         pins.insert(paired.peer);
         Ok(())
     })
+}
+
+/// Tells the mirror whether there is a link, and to whom.
+async fn tell_linkage(
+    home: Home,
+    mut told: broadcast::Receiver<Told>,
+    linkage: watch::Sender<Linkage>,
+) {
+    let set = |is_linked| {
+        let pair = Partner::read(&home).ok().flatten();
+        let pair = pair.map(|partner| partner.pair);
+        let fresh = Linkage { pair, is_linked };
+        linkage.send_if_modified(|linkage| std::mem::replace(linkage, fresh) != fresh);
+    };
+    set(false);
+    loop {
+        match told.recv().await {
+            Ok(event) => match event.what {
+                Happening::Linked { .. } => set(true),
+                Happening::Unlinked { .. } => set(false),
+                _ => {}
+            },
+            // What was missed is seen at the next change of it.
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Tells the lease whether the trees are equal: a preference waits for that.

@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::settings::{KeptSettings, Link, NodeSettings, SyncSettings};
+use config::settings::{
+    KeptSettings, Link, MirrorSettings, MirrorTarget, NodeSettings, SyncSettings,
+};
 use config::{Home, Settings};
 use link::Identity;
 use shared::control::{NodeSide, exit};
@@ -32,11 +34,17 @@ pub struct Up {
 
 impl Up {
     /// Starts both sides. The two nodes of a pair of folders live below `home`, so that another run
-    /// goes on where the last one ended.
+    /// goes on where the last one ended. `mirror` is a folder that holds a third copy, if there is to be one.
     ///
     /// # Errors
     /// Why one of the sides cannot start.
-    pub fn start(home: &Home, source: &Path, replica: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub fn start(
+        home: &Home,
+        source: &Path,
+        replica: &Path,
+        mode: Mode,
+        mirror: Option<&Path>,
+    ) -> Result<Self, Failure> {
         logs::start("warn");
         let source = usable_root(source)?;
         refuse_nested(&source, &resolved(replica)?)?;
@@ -46,6 +54,8 @@ impl Up {
             })?;
         }
         let replica = usable_root(replica)?;
+        let mirror = mirror.map(|folder| third(folder, [&source, &replica]));
+        let mirror = mirror.transpose()?;
         let base = pair_home(home, &source, &replica);
         let (pusher, receiver) = (
             Home::new(base.join("pusher")),
@@ -68,12 +78,14 @@ impl Up {
                     listen,
                     advertise: None,
                 },
+                mirror,
             )?;
             let peer = listen
                 .to_string()
                 .parse()
                 .map_err(|error| Failure::other("the loopback address", error))?;
-            write_settings(&receiver, "replica", &replica, mode, &Link::Dial { peer })?;
+            let link = Link::Dial { peer };
+            write_settings(&receiver, "replica", &replica, mode, &link, None)?;
             let first = Daemon::open(&pusher, NodeSide::Pusher, Duty::Sync, stopped.clone())?;
             let second = Daemon::open(&receiver, NodeSide::Receiver, Duty::Sync, stopped)?;
             Ok::<_, Failure>(vec![first, second])
@@ -138,6 +150,17 @@ fn refuse_nested(source: &Path, replica: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes the folder of the third copy, which must not lie within the others, nor they in it.
+fn third(folder: &Path, others: [&Path; 2]) -> Result<PathBuf, Failure> {
+    let at = resolved(folder)?;
+    for other in others {
+        refuse_nested(other, &at)?;
+    }
+    fs::create_dir_all(&at)
+        .map_err(|error| Failure::other(&format!("{} cannot be made", at.display()), error))?;
+    usable_root(&at)
+}
+
 /// Returns where a folder is or would be made: what exists of its path without links, and the rest as
 /// typed.
 fn resolved(folder: &Path) -> Result<PathBuf, Failure> {
@@ -194,6 +217,7 @@ fn write_settings(
     root: &Path,
     mode: Mode,
     link: &Link,
+    mirror: Option<PathBuf>,
 ) -> Result<(), Failure> {
     let settings = Settings {
         node: NodeSettings {
@@ -208,6 +232,10 @@ fn write_settings(
         rate_limit: None,
         prefer: Prefer::default(),
         kept: KeptSettings::default(),
+        mirror: MirrorSettings {
+            target: mirror.map(MirrorTarget::Folder),
+            ..MirrorSettings::default()
+        },
         bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
         dashboard: Some(config::settings::DASHBOARD_DEFAULT),
     };

@@ -1,13 +1,13 @@
 //! The status as a block of text: trouble first, each line with the command that helps. The command and the chat show this one.
 
 use crate::control::{
-    BotStatus, Health, LeaseStatus, NodeSide, NodeStatus, PeerState, Problem, ProcessStatus,
-    Status, SyncStatus,
+    BotStatus, Health, LeaseStatus, MirrorState, MirrorStatus, NodeSide, NodeStatus, PeerState,
+    Problem, ProcessStatus, Status, SyncStatus,
 };
 use crate::utc::UtcMs;
 use crate::words::{
-    bot_name, clock, count, health_name, near_moment, number, plain, role_name, size, span,
-    sync_name,
+    bot_name, clock, count, health_name, mirror_name, near_moment, number, plain, road_name,
+    role_name, size, span, sync_name,
 };
 
 /// What the block begins with.
@@ -25,7 +25,7 @@ pub fn block(status: &Status, health: &str, command: &str) -> String {
     let gap = " ".repeat(NAME_COLUMN.saturating_sub(left.len()).max(2));
     let shown = status.problems.len().min(PROBLEMS_SHOWN_MAX);
     format!(
-        "{TITLE}  {}{gap}{}, {} (this)   {}\n{}{}{}{}{}{}{}",
+        "{TITLE}  {}{gap}{}, {} (this)   {}\n{}{}{}{}{}{}{}{}",
         health,
         plain(&status.node.id),
         status.node.side.name(),
@@ -35,6 +35,7 @@ pub fn block(status: &Status, health: &str, command: &str) -> String {
         role_line(&status.node, &status.lease, status.now),
         peer_line(status, command),
         sync_line(&status.sync, &status.node.root, status.now),
+        mirror_line(status.mirror.as_ref(), status.now),
         bot_line(status.bot.as_ref(), status.now),
         self_line(&status.process),
     )
@@ -138,6 +139,28 @@ pub fn waiting(sync: &SyncStatus) -> Vec<String> {
         parts.push(format!("{} held", number(counts.held)));
     }
     parts
+}
+
+fn mirror_line(mirror: Option<&MirrorStatus>, now: UtcMs) -> String {
+    let Some(mirror) = mirror else {
+        return String::new();
+    };
+    let name = format!("{} {}", mirror.target, mirror_name(mirror.state));
+    let mut line = format!("Mirror   {name:<12} {}", road_name(mirror.road));
+    if mirror.state != MirrorState::Standby {
+        line += &match mirror.last_push {
+            Some(at) => format!(", last push {}", near_moment(at, now)),
+            None => ", no push yet".to_owned(),
+        };
+        line += &format!(", {} waiting", number(mirror.waiting));
+    }
+    if mirror.lag_ms > 60_000 {
+        line += &format!(", {} behind", span(mirror.lag_ms));
+    }
+    if mirror.held > 0 {
+        line += &format!(", {} held", number(mirror.held));
+    }
+    line + "\n"
 }
 
 fn bot_line(bot: Option<&BotStatus>, now: UtcMs) -> String {

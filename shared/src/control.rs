@@ -5,6 +5,7 @@
 
 mod bot;
 mod event;
+mod mirror;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ use crate::utc::UtcMs;
 
 pub use bot::{BotAct, BotState, BotStatus, Person};
 pub use event::{Event, Happening};
+pub use mirror::{MirrorAct, MirrorState, MirrorStatus, MirrorVerified, Mirrored, Road};
 
 /// The version of what [`Status`] looks like.
 pub const SCHEMA: u32 = 1;
@@ -98,6 +100,8 @@ pub enum Request {
     },
     /// Do something about the bot of this node.
     Bot(BotAct),
+    /// Do something about the mirror.
+    Mirror(MirrorAct),
     /// Where is the dashboard?
     Web,
     /// Send every [`Event`] from now on, one a line, until the client hangs up.
@@ -202,6 +206,10 @@ pub enum Response {
     Code(String),
     /// To [`BotAct::People`].
     People(Vec<Person>),
+    /// To [`MirrorAct::Push`].
+    Mirrored(Mirrored),
+    /// To [`MirrorAct::Verify`].
+    MirrorVerified(MirrorVerified),
     /// To [`Request::Web`]: its address, with the key that lets somebody in.
     Web(String),
     /// The request cannot be served.
@@ -263,6 +271,9 @@ pub struct Status {
     /// What the node keeps running.
     #[serde(default)]
     pub duties: Vec<DutyStatus>,
+    /// The third copy; `None` when there is none.
+    #[serde(default)]
+    pub mirror: Option<MirrorStatus>,
     /// The bot; `None` when no token is set.
     #[serde(default)]
     pub bot: Option<BotStatus>,

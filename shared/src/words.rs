@@ -1,6 +1,6 @@
 //! Numbers, times, names and states as people read them: the same in the command, in the chat and in what a halted sync says.
 
-use crate::control::{BotState, Health, Role, SyncState};
+use crate::control::{BotState, Health, MirrorState, Road, Role, SyncState};
 use crate::utc::UtcMs;
 
 /// Units of size, the largest first.
@@ -121,6 +121,30 @@ pub fn sync_name(state: SyncState) -> &'static str {
         SyncState::Offline => "offline",
         SyncState::Halted => "halted",
         SyncState::Starting => "starting",
+    }
+}
+
+/// Returns the state of the mirror in a word or two.
+pub fn mirror_name(state: MirrorState) -> &'static str {
+    match state {
+        MirrorState::Standby => "standby",
+        MirrorState::Starting => "starting",
+        MirrorState::Ok => "ok",
+        MirrorState::Unreachable => "unreachable",
+        MirrorState::NoConsent => "no consent",
+        MirrorState::Full => "full",
+        MirrorState::NoFolder => "no folder",
+        MirrorState::Halted => "halted",
+        MirrorState::Broken => "broken",
+    }
+}
+
+/// Returns how changes reach the other node, in a few words.
+pub fn road_name(road: Road) -> &'static str {
+    match road {
+        Road::Direct => "road direct",
+        Road::Mirror => "road mirror",
+        Road::None => "no road",
     }
 }
 

@@ -20,8 +20,7 @@ const HOUSE: [(&str, &[&str]); 12] = [
     (
         "node",
         &[
-            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror",
-            "bot",
+            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror", "bot",
         ],
     ),
     ("cli", &["shared", "config", "node"]),
@@ -29,8 +28,8 @@ const HOUSE: [(&str, &[&str]); 12] = [
     (
         "tests",
         &[
-            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror", "bot", "node",
-            "cli",
+            "shared", "config", "disk", "link", "carry", "pusher", "receiver", "mirror", "bot",
+            "node", "cli",
         ],
     ),
 ];

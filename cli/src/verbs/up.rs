@@ -40,8 +40,15 @@ pub(super) fn up(caller: &Caller, wish: &args::Up) -> Result<u8, Failure> {
     let replica = make::absolute(&wish.replica)?;
     let signal = StopSignal::listen()
         .map_err(|error| Failure::error(format!("Signals cannot be received: {error}."), ""))?;
-    let up = Up::start(&caller.home, &source, &replica, wish.mode)?;
-    let outcome = work(&up, caller, &signal, started, wish.once);
+    let mirror = wish.mirror.as_deref().map(make::absolute).transpose()?;
+    let up = Up::start(
+        &caller.home,
+        &source,
+        &replica,
+        wish.mode,
+        mirror.as_deref(),
+    )?;
+    let outcome = work(&up, caller, &signal, started, wish);
     // Why a side ended says more than the conversation with it that broke off.
     up.stop()?;
     outcome
@@ -52,8 +59,9 @@ fn work(
     caller: &Caller,
     signal: &StopSignal,
     started: Instant,
-    once: bool,
+    wish: &args::Up,
 ) -> Result<u8, Failure> {
+    let once = wish.once;
     let mut display = Display::new();
     let settled = settle(up, caller, signal, once, &mut display);
     display.clear();
@@ -81,7 +89,10 @@ fn work(
     };
     if once {
         print(&summary(up, caller, word, started.elapsed())?)?;
-        return Ok(exit::DONE);
+        return match wish.mirror {
+            Some(_) => super::mirror::bring(&caller.of(up.pusher())),
+            None => Ok(exit::DONE),
+        };
     }
     // From before the line that says so, so that no change after it goes untold.
     let client = events::subscribe(up.pusher()).map_err(|error| failure(up, caller, error))?;

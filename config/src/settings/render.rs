@@ -7,8 +7,9 @@ use shared::lease::Prefer;
 use shared::reconcile::Mode;
 
 use super::{
-    BOT_API_DEFAULT, DASHBOARD_DEFAULT, KeptSettings, LISTEN_DEFAULT, Link, NAME_BYTES_MAX,
-    NOWHERE, RATE_LIMIT_MIN, Settings, SyncSettings, VERSION,
+    BOT_API_DEFAULT, DASHBOARD_DEFAULT, KeptSettings, LISTEN_DEFAULT, Link, MIRROR_API_DEFAULT,
+    MIRROR_BUDGET_DEFAULT, MIRROR_BUDGET_MAX, MIRROR_NAME_DEFAULT, MirrorSettings, MirrorTarget,
+    NAME_BYTES_MAX, NOWHERE, RATE_LIMIT_MIN, Settings, SyncSettings, VERSION,
 };
 use crate::quantity::{duration_text, size_text};
 
@@ -22,12 +23,13 @@ pub(super) fn render(settings: &Settings) -> String {
          \n\
          # Version of this file. Required.\n\
          version = {VERSION}\n\
-         \n{}\n{}\n{}\n{}\n{}\n{}\n{}",
+         \n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}",
         node(settings),
         sync(&settings.sync),
         link(settings),
         lease(settings.prefer),
         kept(&settings.kept),
+        mirror(&settings.mirror),
         bot(&settings.bot_api),
         dashboard(settings.dashboard),
     )
@@ -178,6 +180,59 @@ fn kept(kept: &KeptSettings) -> String {
         size_text(kept.bytes_min),
         duration_text(default.age_min),
         duration_text(kept.age_min),
+    )
+}
+
+fn mirror(mirror: &MirrorSettings) -> String {
+    let default = MirrorSettings::default();
+    let (mut folder, mut name, mut drive) = (
+        "# folder = \"/mnt/backup/knowledge\"".to_owned(),
+        format!("# name = \"{MIRROR_NAME_DEFAULT}\""),
+        "# shared_drive = \"0ABcdEFghIJklUk9PVA\"".to_owned(),
+    );
+    match &mirror.target {
+        None => {}
+        Some(MirrorTarget::Folder(path)) => {
+            folder = format!("folder = {}", quoted(&path.to_string_lossy()));
+        }
+        Some(MirrorTarget::Drive {
+            name: named,
+            shared_drive,
+        }) => {
+            name = format!("name = {}", quoted(named));
+            if let Some(id) = shared_drive {
+                drive = format!("shared_drive = {}", quoted(id));
+            }
+        }
+    }
+    format!(
+        "[mirror]\n\
+         # Where the third copy is: \"off\", \"folder\" or \"drive\". The same on both nodes. Drive needs `layer-sync mirror auth`.\n\
+         # Default: \"off\".\n\
+         target = \"{}\"\n\
+         # For \"folder\": an absolute path on a mounted disk. Default: not set.\n\
+         {folder}\n\
+         # For \"drive\": the name of its folder there. Default: \"{MIRROR_NAME_DEFAULT}\".\n\
+         {name}\n\
+         # For \"drive\": the shared drive that the folder lies in, by its id. Default: not set, the Drive of the person.\n\
+         {drive}\n\
+         # How long the link is down before the mirror is the road to the other node. A duration{}. Default: \"{}\".\n\
+         after = \"{}\"\n\
+         # How often it is looked at while it is the road; otherwise ten times as seldom. A duration{}. Default: \"{}\".\n\
+         poll = \"{}\"\n\
+         # Most requests in a minute: an integer, 1 to {MIRROR_BUDGET_MAX}. Default: {MIRROR_BUDGET_DEFAULT}.\n\
+         budget = {}\n\
+         # Address of Drive; one without TLS only on this machine. Default: \"{MIRROR_API_DEFAULT}\".\n\
+         api = {}\n",
+        MirrorTarget::kind(mirror.target.as_ref()),
+        range(MirrorSettings::AFTER),
+        duration_text(default.after),
+        duration_text(mirror.after),
+        range(MirrorSettings::POLL),
+        duration_text(default.poll),
+        duration_text(mirror.poll),
+        mirror.budget,
+        quoted(&mirror.api),
     )
 }
 

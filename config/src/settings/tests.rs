@@ -17,6 +17,7 @@ fn pusher() -> Settings {
         rate_limit: None,
         prefer: Prefer::default(),
         kept: KeptSettings::default(),
+        mirror: MirrorSettings::default(),
         bot_api: BOT_API_DEFAULT.to_owned(),
         dashboard: Some(DASHBOARD_DEFAULT),
     }
@@ -171,10 +172,22 @@ fn everything_that_is_rendered_reads_back() {
             bytes_min: 0,
             age_min: Duration::ZERO,
         },
+        mirror: MirrorSettings {
+            target: Some(MirrorTarget::Drive {
+                name: "a \"b\"".to_owned(),
+                shared_drive: Some("0A_b-c".to_owned()),
+            }),
+            after: Duration::from_secs(300),
+            poll: Duration::from_secs(5),
+            budget: 7,
+            api: "http://127.0.0.1:8080".to_owned(),
+        },
         bot_api: "http://localhost:8081/a path's end".replace(' ', "-"),
         dashboard: None,
     };
-    for settings in [full, pusher(), receiver()] {
+    let mut folder = pusher();
+    folder.mirror.target = Some(MirrorTarget::Folder("/mnt/a \"b\"".into()));
+    for settings in [full, folder, pusher(), receiver()] {
         assert_eq!(
             Settings::parse(&settings.render(), "rendered").unwrap(),
             settings

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use shared::hash::ContentHash;
 use shared::ignore::is_litter;
 
+use super::PRIVATE;
 use super::marks::Marks;
-use super::{PRIVATE, ROOT};
 use crate::sum::Sum;
 use crate::target::{Item, Kind};
 
@@ -37,7 +37,7 @@ pub(super) struct Walked {
 
 impl Walked {
     /// Walks. What was found before saves reading what is still the same.
-    pub(super) fn walk(root: &Path, marks: &Marks, before: &Self) -> io::Result<Self> {
+    pub(super) fn walk(root: &Path, id: &str, marks: &Marks, before: &Self) -> io::Result<Self> {
         let mut walked = Self::default();
         let mut left = vec![PathBuf::new()];
         while let Some(dir) = left.pop() {
@@ -47,7 +47,7 @@ impl Walked {
                     continue;
                 };
                 let parent = match dir.as_os_str().is_empty() {
-                    true => ROOT.to_owned(),
+                    true => id.to_owned(),
                     false => id_of(&root.join(&dir))?,
                 };
                 let item = item(root, &path, &found, parent, marks, Some(before))?;
@@ -176,6 +176,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// Returns the item at a path.
 pub(super) fn item_at(
     root: &Path,
+    id: &str,
     path: &Path,
     marks: &Marks,
     before: Option<&Walked>,
@@ -185,7 +186,7 @@ pub(super) fn item_at(
     };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => id_of(&root.join(parent))?,
-        _ => ROOT.to_owned(),
+        _ => id.to_owned(),
     };
     item(root, path, &found, parent, marks, before).map(Some)
 }

@@ -11,7 +11,7 @@ use crate::target::{Change, Item, Kind, Target, Wrong};
 use crate::tree::Tree;
 
 /// The fact that says where the target's changes go on.
-const CURSOR: &str = "cursor";
+pub(crate) const CURSOR: &str = "cursor";
 /// The fact that numbers the listings.
 const LISTING: &str = "listing";
 /// Folders that one round looks into because they are new. Of more, all is listed.
@@ -19,7 +19,7 @@ const FOLDERS_MAX: usize = 10_000;
 
 impl<T: Target, L: Tree> Mirror<T, L> {
     /// Hears what changed at the target since the last time. What it is about is due afterwards.
-    pub(super) async fn learn(&self) -> Result<(), Wrong> {
+    pub(crate) async fn learn(&self) -> Result<(), Wrong> {
         let root = self.target.root().await?;
         self.store.set_root(&root)?;
         loop {

@@ -506,6 +506,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 self.store.clear_upload(&path)?;
                 done.pushed += 1;
                 done.bytes += bytes;
+                let (files, all) = self.written.get();
+                self.written.set((files + 1, all + bytes));
                 if !self.settle(&path)? {
                     self.due_again(path);
                 }

@@ -71,6 +71,7 @@ impl Idle {
                 last_change: None,
             },
             duties: Vec::new(),
+            mirror: None,
             bot: None,
             process: meter.measure(Traffic::default()),
         }

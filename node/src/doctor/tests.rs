@@ -44,6 +44,7 @@ impl Made {
             rate_limit: None,
             prefer: Prefer::default(),
             kept: KeptSettings::default(),
+            mirror: config::settings::MirrorSettings::default(),
             bot_api: config::settings::BOT_API_DEFAULT.to_owned(),
             dashboard: Some(config::settings::DASHBOARD_DEFAULT),
         };
@@ -108,6 +109,7 @@ fn status(side: NodeSide, peer: PeerState, version: &str, problems: &[(&str, Hea
             last_change: None,
         },
         duties: Vec::new(),
+        mirror: None,
         bot: None,
         process: ProcessStatus {
             cpu_pct: 0.0,

@@ -102,6 +102,7 @@ impl Pusher {
             | Request::Promote { .. }
             | Request::Duty { .. }
             | Request::Bot(_)
+            | Request::Mirror(_)
             | Request::Web
             | Request::Events => {
                 self.actions.push(Action::Serve(client, request));
@@ -535,6 +536,7 @@ impl Pusher {
                 last_change: self.last_change,
             },
             duties: Vec::new(),
+            mirror: None,
             bot: None,
             process: ProcessStatus {
                 cpu_pct: 0.0,

@@ -301,6 +301,7 @@ impl Receiver {
                 last_change: self.last_change,
             },
             duties: Vec::new(),
+            mirror: None,
             bot: None,
             process: ProcessStatus {
                 cpu_pct: 0.0,
