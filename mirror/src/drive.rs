@@ -275,13 +275,9 @@ impl Drive {
     }
 
     /// Takes it that an item of an id is there already: an earlier try has made it, or it is somebody else's.
-    async fn made_before(&self, id: &str, writing: u64) -> Result<Item, Wrong> {
+    async fn made_before(&self, id: &str, mark: &Mark) -> Result<Item, Wrong> {
         let item = self.look(id).await?.ok_or(Wrong::Changed)?;
-        let is_ours = item
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.writing == writing);
-        if is_ours {
+        if is_written(&item, mark) {
             Ok(item)
         } else {
             Err(Wrong::Changed)
@@ -625,7 +621,9 @@ impl Target for Drive {
         };
         let item = match written {
             Ok(file) => item(file).ok_or(Wrong::Changed)?,
-            Err(Wrong::Changed) if writing.over.is_none() => self.made_before(&id, number).await?,
+            Err(Wrong::Changed) if writing.over.is_none() => {
+                self.made_before(&id, writing.mark).await?
+            }
             Err(wrong) => return Err(wrong),
         };
         let sum = match item.kind {
@@ -653,7 +651,7 @@ impl Target for Drive {
         });
         let made = match self.post(&body).await {
             Ok(file) => item(file).ok_or(Wrong::Changed)?,
-            Err(Wrong::Changed) => self.made_before(&id, mark.writing).await?,
+            Err(Wrong::Changed) => self.made_before(&id, mark).await?,
             Err(wrong) => return Err(wrong),
         };
         self.taken.borrow_mut().remove(&mark.writing);
@@ -667,8 +665,17 @@ impl Target for Drive {
             ..File::default()
         };
         let parents = (to.parent != item_.parent).then_some((to.parent, item_.parent.as_str()));
-        let file = self.patch(&item_.id, file, parents).await?;
-        item(file).ok_or(Wrong::Changed)
+        match self.patch(&item_.id, file, parents).await {
+            Ok(file) => item(file).ok_or(Wrong::Changed),
+            // An earlier try may have moved it, and then it does not lie where it is to be taken from.
+            Err(wrong @ (Wrong::Refused(_) | Wrong::Changed)) => {
+                match self.look(&item_.id).await? {
+                    Some(now) if is_written(&now, mark) => Ok(now),
+                    _ => Err(wrong),
+                }
+            }
+            Err(wrong) => Err(wrong),
+        }
     }
 
     async fn set_mark(&self, item_: &Item, mark: &Mark) -> Result<Item, Wrong> {
@@ -690,6 +697,13 @@ impl Target for Drive {
     fn expect_new(&self, count: usize) {
         self.expected.set(count);
     }
+}
+
+/// Says whether an item is as a writing of this mark has left it.
+fn is_written(item: &Item, mark: &Mark) -> bool {
+    item.mark
+        .as_ref()
+        .is_some_and(|found| found.writing == mark.writing)
 }
 
 /// Reads a download.

@@ -238,7 +238,7 @@ pub trait Target {
     /// and not what was noted once.
     fn sum_now(&self, item: &Item) -> impl Future<Output = Result<Option<[u8; 32]>, Wrong>>;
 
-    /// Writes a file, whole or not at all.
+    /// Writes a file, whole or not at all. One that replaces another may be another item.
     fn write(&self, writing: Writing<'_>) -> impl Future<Output = Result<Item, Wrong>>;
 
     /// Makes a folder.

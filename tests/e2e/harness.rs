@@ -1,6 +1,7 @@
 //! What the tests stand on: the program, nodes, pairs, waiting, comparing.
 
 mod compare;
+mod drive;
 mod node;
 mod pair;
 mod program;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 pub(crate) use compare::{assert_equal, difference, listing, snapshot};
+pub(crate) use drive::{Call, DriveApi, MY_DRIVE, SHARED_DRIVE, oauth};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, layer_sync_told, run};

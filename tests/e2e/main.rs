@@ -53,6 +53,7 @@ mod rot;
 mod service;
 mod sqlite;
 mod strange;
+mod targets;
 mod up;
 mod verbs;
 mod watches;

@@ -58,6 +58,7 @@ fn well() -> Status {
             last_change: None,
         },
         duties: Vec::new(),
+        mirror: None,
         bot: Some(BotStatus::default()),
         process: ProcessStatus {
             cpu_pct: 0.0,

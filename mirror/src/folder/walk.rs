@@ -234,7 +234,8 @@ fn item(
         kind,
         mark: mark.map(|(mark, _)| mark.clone()),
         version,
-        mtime_ns: found.mtime_ns,
+        // That of a folder changes with what lies in it, which is told by itself.
+        mtime_ns: if found.is_dir { 0 } else { found.mtime_ns },
     })
 }
 

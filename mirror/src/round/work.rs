@@ -491,6 +491,11 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             note: &note,
         };
         let item = self.target.write(writing).await?;
+        if let Some(over) = &prepared.over
+            && over.id != item.id
+        {
+            self.store.take_out(&over.id)?;
+        }
         Ok(Some((item, prepared.bytes.len())))
     }
 

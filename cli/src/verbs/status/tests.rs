@@ -49,6 +49,7 @@ pub(crate) fn healthy() -> Status {
             last_change: Some(UtcMs(1_795_382_038_000)),
         },
         duties: Vec::new(),
+        mirror: None,
         bot: Some(BotStatus {
             state: BotState::Polling,
             inbox: 0,
