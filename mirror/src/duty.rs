@@ -23,8 +23,10 @@ use crate::round::{Done, Mirror, Purpose};
 use crate::target::{Target, Wrong};
 use crate::tree::Tree;
 
-/// How long what moves is waited for, so that it goes together.
+/// How long nothing has to move, so that what belongs together goes together: a rename is told in two parts.
 const GATHER: Duration = Duration::from_secs(1);
+/// How long something that moves on and on is waited for.
+const GATHER_MAX: Duration = Duration::from_secs(5);
 /// How much seldomer the mirror is looked at while it is no road.
 const SELDOM: u32 = 10;
 /// Longest wait after a failed round.
@@ -123,7 +125,9 @@ pub async fn run<T: Target, L: Tree>(mirror: Mirror<Patient<T>, L>, parts: Parts
         failures: 0,
         fruitless: 0,
         moved: None,
-        next: Instant::now(),
+        // The tree is looked at when the node starts, and tells what it finds.
+        next: Instant::now() + GATHER,
+        is_for_moved: true,
         wrong: None,
         totals: Done::default(),
         last_push: None,
@@ -183,6 +187,8 @@ struct Duty<T: Target, L: Tree> {
     /// Since when something waits that moved.
     moved: Option<Instant>,
     next: Instant,
+    /// Whether that is because something moved.
+    is_for_moved: bool,
     wrong: Option<Wrong>,
     totals: Done,
     last_push: Option<UtcMs>,
@@ -201,8 +207,11 @@ impl<T: Target, L: Tree> Duty<T, L> {
         if is_road != self.was_road {
             // What counts as what stands here is another matter now.
             self.mirror.compare_all();
+            let is_first = self.was_road.is_none();
             self.was_road = is_road;
-            self.next = Instant::now();
+            if !is_first {
+                self.next = Instant::now();
+            }
             if is_road == Some(true) && standing.is_paired {
                 info!("the link is down; the mirror is the road now");
             }
@@ -237,14 +246,21 @@ impl<T: Target, L: Tree> Duty<T, L> {
         }
         if self.purpose(standing).is_some() && self.mirror.due() > 0 {
             let now_ = Instant::now();
-            self.moved.get_or_insert(now_);
+            let since = *self.moved.get_or_insert(now_);
             if self.failures == 0 {
-                self.next = self.next.min(now_ + GATHER);
+                let gathered = (now_ + GATHER).min(since + GATHER_MAX);
+                // What is still moving puts off a round that was due for it, and no other one before that.
+                self.next = match self.next > gathered || self.is_for_moved {
+                    true => gathered,
+                    false => self.next,
+                };
+                self.is_for_moved = true;
             }
         }
     }
 
     async fn round(&mut self, purpose: Purpose, standing: Standing) -> Result<Done, Wrong> {
+        self.is_for_moved = false;
         if self.last_look.is_none() {
             self.tell(standing);
         }
@@ -298,6 +314,10 @@ impl<T: Target, L: Tree> Duty<T, L> {
     async fn answer(&mut self, ask: Ask, purpose: Purpose, standing: Standing) {
         match ask {
             Ask::Push(answer) => {
+                // What is moving just now is still being looked at.
+                if self.is_for_moved {
+                    tokio::time::sleep_until(self.next.into()).await;
+                }
                 let mut all = Mirrored::default();
                 for _ in 0..PUSH_ROUNDS_MAX {
                     match self.round(purpose, standing).await {

@@ -74,21 +74,17 @@ impl Folder {
     /// Makes sure that the folder is the one, and returns what it is known by.
     fn check(&self) -> Result<String, Wrong> {
         let file = self.private("id");
+        let known = self.state.try_borrow().map(|state| state.id.clone());
+        let known = known.ok().filter(|id| !id.is_empty());
+        let expected = known.or_else(|| self.expected.clone());
         match fs::read_to_string(&file) {
-            Ok(id)
-                if self
-                    .expected
-                    .as_deref()
-                    .is_none_or(|expected| expected == id) =>
-            {
-                Ok(id)
-            }
+            Ok(id) if expected.as_deref().is_none_or(|expected| expected == id) => Ok(id),
             Ok(_) => Err(Wrong::NoRoot(format!(
                 "{} is another mirror than before",
                 self.root.display()
             ))),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unreachable(&error)),
-            Err(_) if self.expected.is_some() => Err(Wrong::NoRoot(format!(
+            Err(_) if expected.is_some() => Err(Wrong::NoRoot(format!(
                 "{} does not hold the mirror; is the disk mounted?",
                 self.root.display()
             ))),

@@ -25,8 +25,9 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(1),
-            most: Duration::from_secs(64),
-            tries: 7,
+            // Beyond that the round ends, and the next one waits longer: whether the mirror is the road may be another matter then.
+            most: Duration::from_secs(16),
+            tries: 6,
         }
     }
 }

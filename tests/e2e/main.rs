@@ -43,6 +43,7 @@ mod hostile;
 mod idle;
 mod ignored;
 mod kept;
+mod mirror;
 mod names;
 mod observer;
 mod operations;

@@ -408,11 +408,8 @@ fn drive_is_a_target_also_when_a_fifth_of_all_requests_fails() {
             "seed {seed}: {} calls, {failed} failed, {again} asked again",
             calls.len()
         );
-        assert!(
-            failed * 8 > calls.len(),
-            "so few failed: {failed} of {}",
-            calls.len()
-        );
+        all += calls.len();
+        failures += failed;
         // A creation that was asked for twice made one file.
         let seen = api.seen(&api.folder("mirror").unwrap());
         let mut names: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();

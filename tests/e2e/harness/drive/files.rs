@@ -247,11 +247,7 @@ impl State {
         query: &[(String, String)],
     ) -> Result<Vec<String>, Refusal> {
         let terms = value(query, "q").unwrap_or_default();
-        let terms: Vec<&str> = terms
-            .split(" and ")
-            .map(str::trim)
-            .filter(|term| !term.is_empty())
-            .collect();
+        let terms = terms_of(&terms);
         let all_drives =
             flag(query, "supportsAllDrives") && flag(query, "includeItemsFromAllDrives");
         let shared = value(query, "driveId");
@@ -312,6 +308,28 @@ impl State {
         };
         Ok(is != is_not)
     }
+}
+
+/// Splits a search at each `and` that stands in no braces.
+fn terms_of(text: &str) -> Vec<String> {
+    let mut terms = vec![String::new()];
+    let mut depth = 0;
+    for word in text.split_whitespace() {
+        depth += word.matches('{').count();
+        depth -= word.matches('}').count();
+        match terms.last_mut() {
+            Some(_) if word == "and" && depth == 0 => terms.push(String::new()),
+            Some(term) => {
+                if !term.is_empty() {
+                    term.push(' ');
+                }
+                term.push_str(word);
+            }
+            None => {}
+        }
+    }
+    terms.retain(|term| !term.is_empty());
+    terms
 }
 
 /// Returns a value of a query.
