@@ -1,6 +1,6 @@
 //! Hearing what changed at the target, and comparing all that both have.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use shared::path::RelPath;
 use shared::tree::Sight;
@@ -178,24 +178,21 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             met.insert(path, item);
         })?;
         let mut due = Vec::new();
-        let mut standing = HashMap::new();
+        // Paths at which this machine has what both had.
+        let mut as_met: HashSet<RelPath> = HashSet::new();
         self.tree.each_here(&mut |path, here| {
             let known = met.get(&path);
             let is_as_met = match (&here.sight, known) {
                 (Sight::Is(entry), Some(known)) => {
-                    known.met.entry == *entry
-                        && here
-                            .base
-                            .as_ref()
-                            .is_none_or(|row| row.batch == known.met.batch)
+                    let batch = here.base.as_ref().map(|row| row.batch);
+                    known.met.entry == *entry && batch.is_none_or(|batch| batch == known.met.batch)
                 }
-                (Sight::Absent, None) => true,
                 _ => false,
             };
-            if is_as_met {
-                standing.insert(path, ());
-            } else {
-                due.push(path);
+            match is_as_met {
+                true => drop(as_met.insert(path)),
+                false if here.sight == Sight::Absent && known.is_none() => {}
+                false => due.push(path),
             }
         })?;
         for id in self.store.ids()? {
@@ -204,22 +201,27 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             };
             match self.store.place(&item)? {
                 Place::Path(path) => {
-                    let known = met.get(&path);
-                    let is_as_met =
-                        known.is_some_and(|known| known.id == id && known.version == item.version);
-                    if !is_as_met {
-                        due.push(path.clone());
+                    let is_known = met
+                        .get(&path)
+                        .is_some_and(|known| known.id == id && known.version == item.version);
+                    if !(is_known && as_met.remove(&path)) {
+                        due.push(path);
                     }
-                    met.remove(&path);
-                    standing.remove(&path);
                 }
                 Place::NoPath(name) => self.cannot_be(&name),
                 Place::Elsewhere => {}
             }
         }
-        // What was met and is named by neither any more.
-        due.extend(met.into_keys());
-        due.extend(standing.into_keys());
+        // What this machine has as before, and the target has not; and what neither has any more.
+        due.extend(as_met);
+        let is_gone = |path: &RelPath| -> Result<bool, Wrong> {
+            Ok(self.tree.here(path)?.sight == Sight::Absent)
+        };
+        for path in met.into_keys() {
+            if is_gone(&path)? {
+                due.push(path);
+            }
+        }
         self.state.borrow_mut().due.extend(due);
         Ok(())
     }
