@@ -17,6 +17,9 @@
 //! | `LAYER_SYNC_E2E_IDLE_SECONDS=600` | how long a pair with a bot does nothing, which is measured |
 //! | `LAYER_SYNC_E2E_IDLE_RECEIVER=1` | the receiver is primary meanwhile, which renews its lease and polls more often |
 //! | `LAYER_SYNC_E2E_SLEEP_SECONDS=300` | how long a primary is suspended |
+//! | `LAYER_SYNC_E2E_MIRROR_FILES=5000` | files that are mirrored before some change |
+//! | `LAYER_SYNC_E2E_MIRROR_BYTES=209715200` | length of an upload that is killed twice |
+//! | `LAYER_SYNC_E2E_MIRROR_TURNS=50` | edits that cross by the mirror, each way |
 //! | `LAYER_SYNC_E2E_REAL_INTERVAL=1` | no watches, and the shipped interval of 30 s |
 //!
 //! `cargo test -p tests --test e2e -- --nocapture` shows what is measured and what is skipped.

@@ -232,7 +232,7 @@ async fn conforms<T: Target>(target: &T, hand: &dyn Hand) {
     assert!(bytes_of(target, &long_item, 8_999_990).await == long[8_999_990..]);
     assert!(bytes_of(target, &long_item, 9_000_000).await.is_empty());
     let children = target.children(&folder.id).await.unwrap();
-    assert_eq!(children, [inside.clone()]);
+    assert_eq!(children, std::slice::from_ref(&inside));
 
     // What is replaced is another version.
     let a = of(&changes, "a.md").clone();
@@ -417,4 +417,60 @@ fn drive_is_a_target_also_when_a_fifth_of_all_requests_fails() {
         assert_eq!(names.len(), seen.len(), "{names:?}");
     }
     assert!(failures * 7 > all, "so few failed: {failures} of {all}");
+}
+
+#[test]
+fn what_drive_alone_does() {
+    let api = DriveApi::start();
+    run(async {
+        let target = drive(&api, 1).await;
+        let root = target.root().await.unwrap();
+        let mut cursor = None;
+        heard(&target, &mut cursor).await;
+        let a = put(&target, (&root, "a.md"), None, b"one", 1)
+            .await
+            .unwrap();
+        // Two of one name are two items, and a person may move one of them.
+        let other = put(&target, (&root, "a.md"), None, b"two", 2)
+            .await
+            .unwrap();
+        assert_ne!(a.id, other.id);
+        let folder = api.person_makes_kind(&root, "d", "folder");
+        api.person_moves(&other.id, &folder);
+        let changes = heard(&target, &mut cursor).await;
+        assert!(changes.iter().any(|change| {
+            matches!(change, Change::Is(item) if item.id == other.id && item.parent == folder)
+        }));
+        // What is said of a copy can be read by whoever looks for it: its hash, its exec bit, its name, its origin.
+        let said = api.properties(&a.id);
+        let is =
+            |key: &str, value: &str| assert_eq!(said.get(key).map(String::as_str), Some(value));
+        is("h", &ContentHash::of_bytes(b"one").to_string());
+        is("k", "x");
+        is("n0", "a.md");
+        is("o", "vm");
+        // A document has no bytes.
+        api.person_makes_kind(&root, "Plan", "document");
+        let changes = heard(&target, &mut cursor).await;
+        assert_eq!(
+            of(&changes, "Plan").kind,
+            Kind::Other("a document of Google".to_owned())
+        );
+        // What is taken away lies in the trash.
+        target.remove(&a).await.unwrap();
+        assert_eq!(api.trashed(), 1);
+        // A limit is kept to by waiting, and a session that is gone is begun anew.
+        api.rate(Some(40));
+        let long = vec![5; 9_000_000];
+        put(&target, (&root, "long"), None, &long, 3).await.unwrap();
+        api.rate(None);
+        api.forget_sessions();
+        put(&target, (&root, "long 2"), None, &long, 4)
+            .await
+            .unwrap();
+        // The folder is not shared with this account any more.
+        api.person_unshares(&root);
+        let lost = target.changes(cursor.as_deref()).await;
+        assert!(matches!(lost, Err(Wrong::NoRoot(_))), "{lost:?}");
+    });
 }

@@ -72,7 +72,7 @@ fn status(caller: &Caller, shown: Shown) -> Result<u8, Failure> {
 fn none(caller: &Caller) -> Failure {
     Failure::error(
         "This node has no mirror.",
-        &format!(
+        format!(
             "set `target` in [mirror] of its settings, on both nodes, and start the daemons again; `{} mirror push SOURCE FOLDER` \
              mirrors a folder without a node",
             caller.command

@@ -86,7 +86,7 @@ pub fn push_apart(
     own.create()?;
     let lock = open::lock(&own)?;
     let expected = open::expected_replica(&own)?;
-    refuse_foreign(&source, expected.map(|id| id.to_string()))?;
+    refuse_foreign(&source, expected.map(|id| id.to_string()).as_deref())?;
     let places = Places {
         root: source.clone(),
         state: own.state_dir(),
@@ -195,11 +195,11 @@ pub fn push_apart(
 }
 
 /// A folder that a node keeps equal has a mirror in that node's settings.
-fn refuse_foreign(source: &Path, ours: Option<String>) -> Result<(), Failure> {
+fn refuse_foreign(source: &Path, ours: Option<&str>) -> Result<(), Failure> {
     let marker = disk::examine::marker(source)
         .map_err(|error| Failure::other("the folder cannot be looked at", error))?;
     match marker {
-        Some(marker) if Some(&marker.replica) != ours.as_ref() => Err(Failure::new(
+        Some(marker) if Some(&*marker.replica) != ours => Err(Failure::new(
             exit::USAGE,
             format!(
                 "{} is kept equal by a node of layer-sync, or was; nothing was changed",
