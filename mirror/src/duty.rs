@@ -392,7 +392,7 @@ impl<T: Target, L: Tree> Duty<T, L> {
                 problems.push(halted(*is_here, alarm));
             }
             problems.extend(waits.iter().map(|(path, waits)| Problem {
-                code: format!("held.{}", waits.code),
+                code: waits.code.to_owned(),
                 severity: Health::Held,
                 path: Some(path.clone()),
                 text: waits.text.clone(),

@@ -73,7 +73,7 @@ pub struct Done {
 /// Why a path waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waits {
-    /// Its code, without the state.
+    /// Its code.
     pub code: &'static str,
     /// Why.
     pub text: String,

@@ -223,7 +223,7 @@ fn is_as_marked(item: &Item, met: Option<&MetItem>) -> bool {
 /// Why something that is in the mirror did not come here.
 pub(super) fn not_taken(path: &RelPath, wrong: &Wrong) -> Waits {
     Waits {
-        code: "mirror_not_taken",
+        code: "held.mirror_not_taken",
         text: format!(
             "\"{path}\" of the mirror was not taken: {wrong}; what stands here is untouched"
         ),

@@ -132,7 +132,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             "\"{shown}\" has a name in the mirror that no file of the tree can have; it stays there and is not taken"
         );
         let waits = Waits {
-            code: "mirror_name",
+            code: "held.mirror_name",
             text,
             fix: "rename it in the mirror: without `/`, not `.` or `..`, at most 255 bytes"
                 .to_owned(),

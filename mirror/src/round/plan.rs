@@ -166,7 +166,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             && target.len() > LINK_TOLD_BYTES_MAX
         {
             let waits = Waits {
-                code: "mirror_link",
+                code: "held.mirror_link",
                 text: format!(
                     "the link \"{path}\" leads to more than {LINK_TOLD_BYTES_MAX} bytes of path, which the mirror cannot hold; it \
                      is not mirrored"
@@ -182,7 +182,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 _ => "something else".to_owned(),
             });
             let waits = Waits {
-                code: "mirror_foreign",
+                code: "held.mirror_foreign",
                 text: format!(
                     "\"{path}\" in the mirror is {}, which has no bytes that a file could have; it stays there and is not taken",
                     what.unwrap_or_default()
@@ -196,7 +196,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         for other in &facts.at.others {
             if !self.is_left_over(other) {
                 let waits = Waits {
-                    code: "mirror_same_name",
+                    code: "held.mirror_same_name",
                     text: format!(
                         "the mirror has more than one \"{path}\"; one of them counts, and the other stays as it is"
                     ),
@@ -344,7 +344,7 @@ fn held(path: &RelPath, hold: &Hold, own: Side) -> Option<Waits> {
         ),
     };
     Some(Waits {
-        code: "mirror_held",
+        code: "held.mirror_held",
         text,
         fix,
     })

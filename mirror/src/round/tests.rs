@@ -533,7 +533,7 @@ fn a_database_that_both_changed_waits_for_a_person() {
     mac.round(ROAD);
     let waits = mac.mirror.waits();
     assert_eq!(waits.len(), 1);
-    assert_eq!(waits[0].1.code, "mirror_held");
+    assert_eq!(waits[0].1.code, "held.mirror_held");
     assert_eq!(mac.read("a.db"), "of mac");
     assert_eq!(
         fs::read_to_string(at.path().join("a.db")).expect("it is there"),

@@ -225,7 +225,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             Wrong::Refused(text) => {
                 self.due_again(path.clone());
                 let waits = Waits {
-                    code: "mirror_refused",
+                    code: "held.mirror_refused",
                     text: format!(
                         "the mirror does not take \"{path}\": {text}; the file here is untouched"
                     ),
@@ -238,7 +238,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             Wrong::Disk(text) => {
                 self.due_again(path.clone());
                 let waits = Waits {
-                    code: "mirror_unreadable",
+                    code: "held.mirror_unreadable",
                     text: format!("\"{path}\" could not be read for the mirror: {text}"),
                     fix: format!("layer-sync why \"{path}\""),
                 };
@@ -672,7 +672,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 }
                 Outcome::Held(trouble) => {
                     let waits = Waits {
-                        code: "mirror_not_taken",
+                        code: "held.mirror_not_taken",
                         text: trouble.text,
                         fix: "mend that; it is tried again".to_owned(),
                     };
