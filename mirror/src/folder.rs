@@ -15,6 +15,7 @@ mod marks;
 mod walk;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -257,11 +258,14 @@ impl Target for Folder {
         // What goes comes first: its inode may be in use again.
         let mut changes: Vec<Change> = Vec::new();
         if !listing {
-            let gone = state.walked.items().filter(|(id, _)| !now_.has(id));
-            changes.extend(gone.map(|(id, _)| Change::Gone(id.clone())));
+            let known = state.walked.items().map(|(id, _)| id);
+            let known: BTreeSet<&String> = known.chain(state.walked.untold()).collect();
+            let gone = known.into_iter().filter(|id| !now_.has(id));
+            changes.extend(gone.map(|id| Change::Gone(id.clone())));
         }
         for (id, item) in now_.items() {
-            if listing || state.walked.item(id) != Some(item) {
+            let is_untold = state.walked.untold().contains(id);
+            if listing || is_untold || state.walked.item(id) != Some(item) {
                 changes.push(Change::Is(item.clone()));
             }
         }

@@ -300,4 +300,6 @@ impl<T: Target, L: Tree> Mirror<T, L> {
 }
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;

@@ -122,8 +122,8 @@ impl BotDesk {
     }
 }
 
-/// Returns the name of a node for its journal: two nodes of one name must not write into one folder.
-fn told_apart(name: String, partner: Option<&str>, side: NodeSide) -> String {
+/// Returns the name of a node where it must not be that of its partner, as for its journal: two nodes must not write into one folder.
+pub(crate) fn told_apart(name: String, partner: Option<&str>, side: NodeSide) -> String {
     match partner {
         Some(partner) if partner == name => format!("{name}.{}", side.name()),
         _ => name,

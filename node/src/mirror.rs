@@ -17,8 +17,10 @@ use shared::wire::{IndexId, PairId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::info;
 
+use crate::bot::told_apart;
 use crate::control::refused;
 use crate::lease::Lease;
+use crate::partner::Partner;
 use crate::{Failure, clock};
 
 pub use apart::{Pushed, push_apart, restore_apart};
@@ -247,7 +249,10 @@ impl Job {
         let owner = format!("{pair:x} {}", hex(&self.tree.index.0));
         let store = place::store(&self.home, &target, &owner)?;
         let seed = place::seed()?;
-        let node = settings.node.name.clone();
+        // Marks say who wrote; two nodes of one name would take each other's copies for their own.
+        let side = settings.link.side();
+        let partner = Partner::read(&self.home)?.map(|partner| partner.name);
+        let node = told_apart(settings.node.name.clone(), partner.as_deref(), side);
         let place = place::Place {
             settings: &settings.mirror,
             home: &self.home,

@@ -62,6 +62,14 @@ pub struct Mark {
     pub past: Vec<VersionId>,
     /// Its exact name in the tree.
     pub name: String,
+    /// The path that it was written for: a beginning of the hash of it.
+    pub place: u64,
+}
+
+/// Returns what a mark says of a path.
+pub fn place_of(path: &RelPath) -> u64 {
+    let hash = ContentHash::of_bytes(path.as_str().as_bytes());
+    u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
 /// What a mirror has at a path.
@@ -120,8 +128,9 @@ pub struct Known {
     pub there: Option<There>,
 }
 
-/// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine.
-pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
+/// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine,
+/// `node` its name.
+pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<Entry> {
     let here = known.here.entry();
     let agreed = known.base.as_ref();
     let batch = agreed.map(|row| row.batch);
@@ -144,11 +153,15 @@ pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
                 None => met.writing == 0,
             }
     });
-    // Whoever of the pair wrote an edit had it on disk then; what the pair agreed on later has taken it into account.
+    // Whoever of the pair wrote an edit had it on disk then; what the pair agreed on later has taken it into account. And what this
+    // machine wrote it had itself, also when it never heard that the writing was done. Unless a person moved it here.
+    let is_here = mark.is_some_and(|mark| mark.place == place_of(path));
     let is_past = !by_hand
-        && ours
-            .zip(batch)
-            .is_some_and(|(mark, batch)| mark.batch < batch || mark.batch == batch && !mark.edit);
+        && is_here
+        && ours.is_some_and(|mark| {
+            let is_overtaken = |batch| mark.batch < batch || mark.batch == batch && !mark.edit;
+            mark.node == node || batch.is_some_and(is_overtaken)
+        });
     if is_unchanged || is_past {
         return Some(there.entry.clone());
     }
@@ -211,6 +224,7 @@ pub fn mark_for(
             .map(There::past_with_itself)
             .unwrap_or_default(),
         name: path.name().to_owned(),
+        place: place_of(path),
     }
 }
 
@@ -226,7 +240,7 @@ const FORM: &str = "1";
 const NOTHING: &str = "-";
 
 impl Mark {
-    /// Writes it as properties, each within [`PROPERTY_BYTES_MAX`] and none empty; 22 at most.
+    /// Writes it as properties, each within [`PROPERTY_BYTES_MAX`] and none empty; 24 at most.
     pub fn properties(&self) -> Vec<(String, String)> {
         let (kind, len) = match &self.entry {
             Entry::File { exec, len, .. } => (if *exec { "x" } else { "f" }, *len),
@@ -255,6 +269,7 @@ impl Mark {
             ("o", or_nothing(clipped(&self.node, PART_BYTES))),
             ("w", format!("{:x}", self.writing)),
             ("a", or_nothing(past.join(" "))),
+            ("q", format!("{:x}", self.place)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
@@ -297,6 +312,7 @@ impl Mark {
             writing: number("w")?,
             past: past.collect::<Option<_>>()?,
             name: told("n", &get)?,
+            place: number("q")?,
         })
     }
 }

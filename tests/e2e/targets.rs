@@ -90,6 +90,7 @@ fn mark(name: &str, bytes: &[u8], writing: u64) -> Mark {
         writing,
         past: Vec::new(),
         name: name.to_owned(),
+        place: writing,
     }
 }
 

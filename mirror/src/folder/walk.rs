@@ -1,6 +1,6 @@
 //! Walking the folder: what lies where, and what it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +33,8 @@ pub(super) struct Walked {
     paths: HashMap<String, PathBuf>,
     ids: HashMap<PathBuf, String>,
     sums: HashMap<String, (Found, [u8; 32])>,
+    /// What was done since by whoever asks: it may not have heard that it was.
+    untold: HashSet<String>,
 }
 
 impl Walked {
@@ -81,8 +83,14 @@ impl Walked {
         self.paths.get(id).cloned()
     }
 
+    /// Returns what was done since the walk, there or gone by now.
+    pub(super) fn untold(&self) -> &HashSet<String> {
+        &self.untold
+    }
+
     /// Takes note of something that was written just now.
     pub(super) fn note(&mut self, path: &Path, item: &Item) {
+        self.untold.insert(item.id.clone());
         if self.ids.get(path) != Some(&item.id) {
             self.forget(path);
         }
@@ -94,6 +102,7 @@ impl Walked {
     /// Takes note that what stood at a path does not any more.
     pub(super) fn forget(&mut self, path: &Path) {
         if let Some(id) = self.ids.remove(path) {
+            self.untold.insert(id.clone());
             self.items.remove(&id);
             self.paths.remove(&id);
             self.sums.remove(&id);

@@ -14,7 +14,7 @@ use shared::tree::{Base, BaseRow, Entry, Gen, Side, Sight, Trees};
 use shared::utc::UtcMs;
 
 use super::known::Facts;
-use super::{Mirror, Purpose, Waits};
+use super::{Mirror, Purpose, Setup, Waits};
 use crate::target::{Kind, Target, Wrong};
 use crate::tree::Tree;
 
@@ -54,7 +54,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 planned.insert(path.clone());
             }
         }
-        let trees = trees(self.setup.pair, &region, own, self.tree.folds());
+        let trees = trees(&self.setup, &region, own, self.tree.folds());
         let busy = |path: &RelPath| !purpose.is_road && !is_settled(region.get(path));
         let flat = ConflictRules::default();
         let naming = match own {
@@ -285,9 +285,9 @@ fn is_settled(facts: Option<&Facts>) -> bool {
     }
 }
 
-fn trees(pair: u64, region: &BTreeMap<RelPath, Facts>, own: Side, folds: bool) -> Trees {
+fn trees(setup: &Setup, region: &BTreeMap<RelPath, Facts>, own: Side, folds: bool) -> Trees {
     let row = |(path, facts): (&RelPath, &Facts)| {
-        let entry = ancestor(pair, &facts.known)?;
+        let entry = ancestor(setup.pair, &setup.node, path, &facts.known)?;
         let row = BaseRow {
             entry: Some(entry),
             batch: Gen(1),

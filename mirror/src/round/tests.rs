@@ -20,6 +20,7 @@ use shared::utc::UtcMs;
 use super::{Done, Mirror, Purpose, Setup};
 use crate::folder::{Folder, PRIVATE};
 use crate::store::Store;
+use crate::target::Target;
 
 const ROAD: Purpose = Purpose {
     is_road: true,
@@ -31,23 +32,35 @@ const AGREED: Purpose = Purpose {
 };
 
 /// A machine with a tree.
-struct Node {
+pub(super) struct Node<T: Target = Folder> {
     dir: tempfile::TempDir,
-    replica: Arc<Replica>,
-    mirror: Mirror<Folder, Arc<Replica>>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) mirror: Mirror<T, Arc<Replica>>,
     batch: u64,
 }
 
-fn path(text: &str) -> RelPath {
+/// Limits that let everything pass.
+pub(super) fn unguarded() -> Limits {
+    Limits {
+        delete_percent: 100,
+        rewrite_percent: 100,
+        ..Limits::default()
+    }
+}
+
+pub(super) fn path(text: &str) -> RelPath {
     RelPath::parse(text).expect("a path")
 }
 
 impl Node {
     fn new(name: &str, at: &Path) -> Self {
-        Self::with(name, at, Limits::default())
+        let target = Folder::new(at.to_owned(), name, None);
+        Self::made(name, target, Limits::default())
     }
+}
 
-    fn with(name: &str, at: &Path, limits: Limits) -> Self {
+impl<T: Target> Node<T> {
+    pub(super) fn made(name: &str, target: T, limits: Limits) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         fs::create_dir(dir.path().join("root")).expect("the root");
         let places = Places {
@@ -77,7 +90,6 @@ impl Node {
             conflicts: ConflictRules::default(),
             limits,
         };
-        let target = Folder::new(at.to_owned(), name, None);
         let store = Store::in_memory(name).expect("a store");
         let seed = name.len() as u64;
         let mirror = Mirror::new(target, Arc::clone(&replica), store, setup, seed);
@@ -89,7 +101,7 @@ impl Node {
         }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
@@ -97,7 +109,7 @@ impl Node {
         write(&self.root().join(at), text);
     }
 
-    fn look(&self) {
+    pub(super) fn look(&self) {
         let stop = AtomicBool::new(false);
         self.replica.look(&Look::Deep, &stop).expect("a look");
     }
@@ -142,12 +154,12 @@ impl Node {
     }
 }
 
-fn write(at: &Path, text: &str) {
+pub(super) fn write(at: &Path, text: &str) {
     fs::create_dir_all(at.parent().expect("a folder")).expect("made");
     fs::write(at, text).expect("written");
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -155,7 +167,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Lists what a person sees in a folder: path, and text or kind.
-fn listed(root: &Path) -> Vec<(String, String)> {
+pub(super) fn listed(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(dir) = left.pop() {
@@ -453,7 +465,7 @@ fn a_disk_that_is_not_mounted_is_no_empty_mirror() {
     vm.rest(AGREED);
     let id = fs::read_to_string(at.path().join(PRIVATE).join("id")).expect("it has one");
     let elsewhere = Folder::new(away.path().to_owned(), "vm", Some(id));
-    let refused = run(crate::target::Target::root(&elsewhere)).expect_err("it is not there");
+    let refused = run(Target::root(&elsewhere)).expect_err("it is not there");
     assert!(matches!(refused, crate::target::Wrong::NoRoot(_)));
     assert_eq!(fs::read_dir(away.path()).expect("a folder").count(), 0);
 }

@@ -543,7 +543,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 continue;
             }
             if group.len() >= EDITS_MAX || bytes >= EDIT_BYTES_MAX {
-                self.edit(std::mem::take(&mut group), &mut missing, done)?;
+                let group = std::mem::take(&mut group);
+                self.edit_and_mark(group, &mut missing, done).await?;
                 bytes = 0;
             }
             let path = op.path.clone();
@@ -565,7 +566,21 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 Err(wrong) => return Err(wrong),
             }
         }
-        self.edit(group, &mut missing, done)
+        self.edit_and_mark(group, &mut missing, done).await
+    }
+
+    /// Changes this machine's tree. What a person made there has a mark from then on: who comes next knows what it was, whatever
+    /// becomes of it meanwhile.
+    async fn edit_and_mark(
+        &self,
+        group: Vec<Edit<L::Arrived>>,
+        missing: &mut BTreeSet<RelPath>,
+        done: &mut Done,
+    ) -> Result<(), Wrong> {
+        for path in self.edit(group, missing, done)? {
+            self.agree(&path, done).await?;
+        }
+        Ok(())
     }
 
     /// Gets the content that an operation needs; `None` when it is not to be had now.
@@ -637,14 +652,16 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         }
     }
 
+    /// Carries out changes here; returns the paths at which both have the same now.
     fn edit(
         &self,
         group: Vec<Edit<L::Arrived>>,
         missing: &mut BTreeSet<RelPath>,
         done: &mut Done,
-    ) -> Result<(), Wrong> {
+    ) -> Result<Vec<RelPath>, Wrong> {
+        let mut settled = Vec::new();
         if group.is_empty() {
-            return Ok(());
+            return Ok(settled);
         }
         let what: Vec<(RelPath, Option<Entry>, Option<Entry>)> = group
             .iter()
@@ -655,8 +672,9 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             match outcome {
                 Outcome::Done | Outcome::Merged(_) => {
                     done.taken += 1;
-                    if !self.settle(&path)? {
-                        self.due_again(path);
+                    match self.settle(&path)? {
+                        true => settled.push(path),
+                        false => self.due_again(path),
                     }
                     continue;
                 }
@@ -683,6 +701,6 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             }
             self.due_again(path);
         }
-        Ok(())
+        Ok(settled)
     }
 }

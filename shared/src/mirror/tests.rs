@@ -20,7 +20,7 @@ fn path() -> RelPath {
 }
 
 /// Reads one place: `-` for nothing, else a content, with `@N` for the batch, `+` for an edit, `#N` for the writing, `<x,y` for the
-/// past, `!x` for what a person made of it, `~` for another pair; without a mark `?`.
+/// past, `!x` for what a person made of it, `~` for another pair, `=` for what this machine wrote, `/` for what was moved here; without a mark `?`.
 fn there(text: &str) -> Option<There> {
     if text == "-" {
         return None;
@@ -41,6 +41,7 @@ fn there(text: &str) -> Option<There> {
         writing: 1,
         past: Vec::new(),
         name: "a".to_owned(),
+        place: place_of(&path()),
     };
     let mut entry = mark.entry.clone();
     for word in words {
@@ -57,6 +58,8 @@ fn there(text: &str) -> Option<There> {
             }
             "!" => entry = file(rest),
             "~" => mark.pair = 8,
+            "/" => mark.place = 0,
+            "=" => mark.node = "mac".to_owned(),
             other => panic!("{other}"),
         }
     }
@@ -97,7 +100,7 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
     let found = if here_entry == there_entry {
         "same"
     } else {
-        let was = ancestor(PAIR, &known);
+        let was = ancestor(PAIR, "mac", &path(), &known);
         match leaf_verdict(Mode::TwoWaySafe, was.as_ref(), here_entry, there_entry) {
             Verdict::Copy { to: Side::Beta } => "push",
             Verdict::Copy { to: Side::Alpha } => "take",
@@ -148,6 +151,13 @@ fn what_is_here_and_there_is_told_apart() {
     // Removed here, changed there.
     check("-", "1@3", "1@3", "2 @3 + #2 <1", "take");
     check("-", "1@3", "1@3", "1 @3 !2", "take");
+    // This machine wrote it, and never heard that it was written.
+    check("2", "-", "-", "1 @0 + =", "push");
+    check("-", "-", "-", "1 @0 + =", "push");
+    check("2", "1@3", "-", "3 @3 + = !4", "both");
+    // A person moved there what was written for another path.
+    check("-", "-@9", "-", "1 @3 /", "take");
+    check("-", "-", "-", "1 @3 = /", "take");
     // Both were changed.
     check("2", "1@3", "-", "3 @3 + <1", "both");
     check("2", "1@3", "2@3#4", "3 @3 + #5 <1", "both");
@@ -268,7 +278,7 @@ fn a_conflict_with_a_mirror_ends_in_a_copy() {
         there: there("3 @3 + <1"),
     };
     let mut base = Base::new();
-    if let Some(entry) = ancestor(PAIR, &known) {
+    if let Some(entry) = ancestor(PAIR, "mac", &path(), &known) {
         let row = BaseRow {
             entry: Some(entry),
             batch: Gen(1),
