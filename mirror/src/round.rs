@@ -162,11 +162,35 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         if moved.gone.len() > 1000 {
             self.store.trim_gone()?;
         }
+        self.note_agreed(&moved.paths)?;
         let mut state = self.state.borrow_mut();
         if moved.all {
             state.is_compared = false;
         }
         state.due.extend(moved.paths);
+        Ok(())
+    }
+
+    /// Takes note of where the pair has agreed on just what this machine and the target had already: then what becomes of it there is news.
+    fn note_agreed(&self, paths: &BTreeSet<RelPath>) -> Result<(), Wrong> {
+        for path in paths {
+            let Some(mut known) = self.store.met(path)? else {
+                continue;
+            };
+            let here = self.tree.here(path)?;
+            let Some(row) = here.base.filter(|row| row.batch > known.met.batch) else {
+                continue;
+            };
+            // Unless it was gone meanwhile, and is another one of the same content.
+            let was_gone = self.store.gone(path)?;
+            let is_the_same = row.entry.as_ref() == Some(&known.met.entry)
+                && here.sight.entry() == row.entry.as_ref()
+                && was_gone.is_none_or(|batch| batch <= known.met.batch);
+            if is_the_same {
+                known.met.batch = row.batch;
+                self.store.set_met(path, &known)?;
+            }
+        }
         Ok(())
     }
 
