@@ -234,9 +234,11 @@ impl World {
     /// The ideal pair: both trees become equal.
     fn link(&mut self) {
         for _ in 0..8 {
-            let quiet = !self.was_road
-                || (0..2).fold(true, |quiet, who| self.round(who, true, u32::MAX) && quiet);
-            if quiet {
+            if !self.was_road {
+                break;
+            }
+            let quiet = [0, 1].map(|who| self.round(who, true, u32::MAX));
+            if quiet == [true; 2] {
                 break;
             }
         }
@@ -438,7 +440,7 @@ impl World {
     fn nothing_lost(&self) {
         let mut there: BTreeSet<String> = BTreeSet::new();
         let mut left: Vec<std::path::PathBuf> = vec![self.at.path().to_owned()];
-        left.extend(self.nodes.iter().map(|node| node.root()));
+        left.extend(self.nodes.iter().map(Node::root));
         while let Some(dir) = left.pop() {
             for entry in fs::read_dir(dir).expect("a listing") {
                 let path = entry.expect("an entry").path();
