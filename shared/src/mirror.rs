@@ -10,7 +10,11 @@
 //!
 //! [`ancestor`] says which, as the base that [`crate::reconcile`] plans with. So a mirror that is behind rolls nothing back.
 
+mod trail;
+
 use serde::{Deserialize, Serialize};
+
+pub use trail::{STEPS_MAX, Step, Trail};
 
 use crate::hash::ContentHash;
 use crate::path::RelPath;

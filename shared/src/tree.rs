@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::hash::{ContentHash, SetHash};
 use crate::limit;
+use crate::mirror::Trail;
 use crate::path::{RelPath, below};
 
 /// Longest target of a link, in bytes: what Linux can store. macOS stores less.
@@ -240,6 +241,8 @@ pub struct View {
     hash: SetHash,
     files: u64,
     bytes: u64,
+    /// What it came through by the mirror since the base was agreed on.
+    trails: BTreeMap<RelPath, Trail>,
 }
 
 impl View {
@@ -261,6 +264,11 @@ impl View {
     /// Returns the bytes in the files of this side.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the trails of this side.
+    pub fn trails(&self) -> &BTreeMap<RelPath, Trail> {
+        &self.trails
     }
 
     fn count(&mut self, path: &RelPath, before: Option<&Entry>, after: Option<&Entry>) {
@@ -446,6 +454,26 @@ impl Trees {
         self.base.get(path).and_then(|row| row.entry.as_ref())
     }
 
+    /// Returns what both come from at `path`: what they agreed on, or what they had in common later, by the mirror.
+    pub fn ancestor(&self, path: &RelPath) -> Option<&Entry> {
+        let trails = [&self.alpha.trails, &self.beta.trails].map(|trails| trails.get(path));
+        match trails {
+            [Some(alpha), Some(beta)] => match alpha.met(beta) {
+                Some(step) => step.entry.as_ref(),
+                None => self.agreed(path),
+            },
+            _ => self.agreed(path),
+        }
+    }
+
+    /// Takes the trail of a side at `path`, unless something was agreed on since it began.
+    pub fn came_through(&mut self, side: Side, path: RelPath, trail: Trail) {
+        let agreed = self.base.get(&path).map(|row| row.batch);
+        if agreed.is_none_or(|batch| batch <= trail.batch) {
+            self.view_mut(side).trails.insert(path, trail);
+        }
+    }
+
     /// Returns a side's view.
     pub fn view(&self, side: Side) -> &View {
         match side {
@@ -528,6 +556,13 @@ impl Trees {
             } else {
                 apart.insert(path.clone(), sight);
             }
+            let trails = &mut self.view_mut(side).trails;
+            if trails
+                .get(&path)
+                .is_some_and(|trail| trail.batch < row.batch)
+            {
+                trails.remove(&path);
+            }
         }
         if let Some(before) = self.base.get(&path).filter(|before| before.entry.is_none()) {
             self.tombstones.remove(&(before.batch, path.clone()));
@@ -601,6 +636,7 @@ impl Trees {
                 }
             }
             view.apart.retain(|_, sight| *sight != Sight::Absent);
+            view.trails.clear();
         }
         self.recount_folded();
     }

@@ -19,6 +19,7 @@ use crate::hash::SetHash;
 use crate::ignore::RULES_BYTES_MAX;
 use crate::lease;
 use crate::limit::{self, List, Text};
+use crate::mirror::Trail;
 use crate::path::RelPath;
 use crate::transfer::{
     BATCH_OPS_MAX, ChunkRun, Item, Need, Op, Outcome, PART_BYTES_MAX, Part, SentBatch,
@@ -110,6 +111,8 @@ fn node_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 pub type AgreedRow = (RelPath, BaseRow);
 /// What is at a path.
 pub type SeenRow = (RelPath, Sight);
+/// What is at a path, and what it came through by the mirror since the pair agreed on it.
+pub type TrailRow = (RelPath, Sight, Trail);
 
 /// What the pusher knows about the equality of the two trees.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -205,6 +208,9 @@ pub enum Frame {
     /// Control stream, receiver to pusher: so many of the next [`Frame::Seen`] were seen together. A plan
     /// between them would take one half of a rename for a creation.
     Together(u32),
+    /// Control stream, receiver to pusher: what its tree came through by the mirror. At the start of a connection, after
+    /// [`Frame::Seen`]: all of it.
+    Trails(Vec<TrailRow>),
     /// Lease stream, receiver to pusher.
     Renew(lease::Renewal),
     /// Lease stream, pusher to receiver.
@@ -254,6 +260,14 @@ impl Row for AgreedRow {
 impl Row for SeenRow {
     fn bytes_max(&self) -> usize {
         ROW_BYTES + self.0.as_str().len() + entry_bytes(self.1.entry())
+    }
+}
+
+impl Row for TrailRow {
+    fn bytes_max(&self) -> usize {
+        let steps = self.2.steps.iter();
+        let steps = steps.map(|step| ROW_BYTES + entry_bytes(step.entry.as_ref()));
+        ROW_BYTES + self.0.as_str().len() + entry_bytes(self.1.entry()) + steps.sum::<usize>()
     }
 }
 
@@ -359,6 +373,7 @@ frames! {
     28 "together" Together(pages: u32),
     29 "renew" Renew(renewal: lease::Renewal),
     30 "lease" Lease(answer: lease::Answer),
+    31 "trails" Trails(rows: List<TrailRow, ROWS_MAX>),
 }
 
 fn write_fields<T: Serialize>(kind: u8, fields: &T) -> Vec<u8> {

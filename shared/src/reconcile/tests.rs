@@ -3,6 +3,7 @@
 mod decided;
 mod moves;
 mod properties;
+mod trails;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;

@@ -205,10 +205,9 @@ impl Walk<'_> {
             return left;
         }
         let (alpha, beta) = (alpha.entry(), beta.entry());
-        let base = self.trees.agreed(path);
         if alpha == beta {
             // R1 and R2: nothing travels, at most the base moves.
-            if base != alpha {
+            if self.trees.agreed(path) != alpha {
                 self.plan.agree.push((path.clone(), alpha.cloned()));
             }
             let here = if alpha.is_some() {
@@ -223,6 +222,7 @@ impl Walk<'_> {
             Some(Keep::Both) => return self.plan_conflict(path, inside),
             None => {}
         }
+        let base = self.trees.ancestor(path);
         match self.verdict(path, base, alpha, beta) {
             Verdict::Copy { to } => self.plan_copy(path, inside, to),
             Verdict::Merge { content, exec } => self.plan_merge(path, content, exec),
@@ -232,13 +232,16 @@ impl Walk<'_> {
                     self.hold(path, Hold::Undecided);
                     Left::BOTH
                 }
-                Answer::Merge => match merge_op(path, base, alpha, beta) {
-                    Some(op) => {
-                        self.steps.make.push((Side::Alpha, op));
-                        Left::BOTH
+                // What was agreed on was kept for this; what both had by the mirror later need not be.
+                Answer::Merge => {
+                    match merge_op(path, self.trees.agreed(path).or(base), alpha, beta) {
+                        Some(op) => {
+                            self.steps.make.push((Side::Alpha, op));
+                            Left::BOTH
+                        }
+                        None => self.plan_conflict(path, inside),
                     }
-                    None => self.plan_conflict(path, inside),
-                },
+                }
             },
             Verdict::Hold => {
                 self.hold(path, Hold::Conflict);

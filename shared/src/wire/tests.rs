@@ -15,6 +15,7 @@ use crate::control::{Health, NodeSide, Problem, SyncCounts};
 use crate::delta::Form;
 use crate::hash::ContentHash;
 use crate::lease::{Answer, Epoch, Record, Renewal, Stance};
+use crate::mirror::Step;
 use crate::path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
 use crate::transfer::{
     Batch, BlockCopy, DeltaBase, Old, Op, PackedFile, Piece, Source, Trouble, TroubleKind, name_of,
@@ -376,6 +377,16 @@ fn golden() -> Vec<Golden> {
         "folds" => Frame::Folds(true),
         "sweep-deep" => Frame::SweepDeep(7),
         "together" => Frame::Together(3),
+        "trails" => Frame::Trails(vec![
+            (path("notes/a.md"), Sight::Is(file("hello", false)), Trail {
+                batch: Gen(300),
+                steps: vec![
+                    Step { writing: 7, entry: Some(file("hello", false)) },
+                    Step { writing: 1, entry: Some(link("notes")) },
+                ],
+            }),
+            (path("gone"), Sight::Absent, Trail { batch: Gen(0), steps: vec![Step::gone(1)] }),
+        ]),
         "renew" => renew(Stance::Holds(Epoch(42))),
         "renew-resumes" => renew(Stance::Resumes),
         "renew-asks" => renew(Stance::Asks),
@@ -466,7 +477,7 @@ fn every_kind_has_a_fixture_under_its_name() {
     );
     assert_eq!(
         known,
-        (1..=30).collect(),
+        (1..=31).collect(),
         "a kind's number is never used again"
     );
     for golden in golden() {
@@ -491,7 +502,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                 }
                 Err(refused @ FrameRefused::UnknownKind(_)) => {
                     assert!(
-                        kind == 0 || (31..OPTIONAL_FROM).contains(&kind),
+                        kind == 0 || (32..OPTIONAL_FROM).contains(&kind),
                         "{kind} is known"
                     );
                     let sentence = format!(
@@ -500,7 +511,7 @@ fn optional_kinds_are_skipped_and_others_are_refused() {
                     );
                     assert_eq!(refused.to_string(), sentence);
                 }
-                other => assert!((1..=30).contains(&kind), "kind {kind}: {other:?}"),
+                other => assert!((1..=31).contains(&kind), "kind {kind}: {other:?}"),
             }
         }
     }
