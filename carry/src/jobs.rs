@@ -9,6 +9,7 @@ use shared::ignore::RULES_FILE;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::{Entry, Gen, Sight};
+use shared::wire::TrailRow;
 use tokio::task::spawn_blocking;
 use tracing::{debug, info_span, warn};
 
@@ -30,6 +31,8 @@ pub enum Done {
     },
     /// These were read too soon after they had been written. It comes before the end of the look.
     Racy(Vec<RelPath>),
+    /// This stands there, and came through these copies of the mirror.
+    Passed(Vec<TrailRow>),
     /// Base rows are durable.
     Committed(Gen),
     /// The disk cannot be used.
@@ -44,6 +47,7 @@ impl From<Report> for Done {
             Report::Observed(rows) => Self::Observed(rows),
             Report::Applied { batch, outcomes } => Self::Applied(batch, outcomes),
             Report::Moved(path) => Self::Moved(path),
+            Report::Passed(rows) => Self::Passed(rows),
         }
     }
 }

@@ -257,6 +257,7 @@ impl Replica {
                 make: Some(make.clone()),
                 staged: StagedState::Ready(ready),
                 why: "replaced by a later state of it",
+                step: None,
             };
             let outcome = self.make_edits(vec![edit]).map_err(io::Error::other)?.pop();
             match outcome {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use shared::mirror::Step;
 use shared::path::RelPath;
 use shared::transfer::{Op, Outcome, Source};
 use shared::tree::Entry;
@@ -12,7 +13,9 @@ use shared::tree::Entry;
 use crate::apply::{Job, Touched};
 use crate::error::DiskError;
 use crate::look::Told;
+use crate::mirrored::sight;
 use crate::stage::StagedState;
+use crate::trails::Passed;
 use crate::{Replica, Report, lock};
 
 /// Something staged that is to stand at a path.
@@ -27,6 +30,8 @@ pub(crate) struct Edit {
     pub(crate) staged: StagedState,
     /// Why what it displaces is kept.
     pub(crate) why: &'static str,
+    /// The copy of the mirror that the tree is equal to then.
+    pub(crate) step: Option<Step>,
 }
 
 impl Replica {
@@ -52,7 +57,9 @@ impl Replica {
             dirs.iter()
                 .map(|dir| op(dir.clone(), None, Some(Entry::Dir))),
         );
+        let mut steps: Vec<Option<Step>> = vec![None; dirs.len()];
         for edit in edits {
+            steps.push(edit.step);
             places.push((edit.id, edit.staged, edit.why));
             ops.push(op(edit.path, edit.expect, edit.make));
         }
@@ -70,6 +77,17 @@ impl Replica {
         let _touched = Touched::begin(self, ops.iter().map(|op| op.path.clone()));
         let carried = self.carry_out(&jobs, None)?;
 
+        let done = ops.iter().zip(steps).zip(&carried);
+        let done = done.filter(|(_, carried)| carried.outcome == Outcome::Done);
+        let passed = done.filter_map(|((op, step), _)| {
+            let (path, over) = (op.path.clone(), None);
+            step.map(|step| Passed { path, step, over })
+        });
+        let trails = self.trails_after(&passed.collect::<Vec<_>>())?;
+        if !trails.is_empty() {
+            self.store_trails(&trails)?;
+        }
+
         let mut outcomes = Vec::with_capacity(carried.len());
         let mut seen = lock(&self.seen);
         let mut told = Told::default();
@@ -83,6 +101,14 @@ impl Replica {
                 told.forget(&mut seen, op.path.clone());
             }
             outcomes.push(carried.outcome);
+        }
+        if !trails.is_empty() {
+            // With what stands there now: whoever plans knows both at once.
+            let told = trails.into_iter().map(|(path, trail)| {
+                let sight = sight(seen.get(&path));
+                (path, sight, trail)
+            });
+            (self.sink)(Report::Passed(told.collect()));
         }
         self.tell(told);
         drop(seen);

@@ -5,6 +5,7 @@
 //! | `seen` | path → entry and fingerprint: a cache | the tree is read again |
 //! | `base` | path → what both sides agreed on | the trees are united without a deletion |
 //! | `rotten` | paths whose content changed though nothing wrote to them | they are found again within a day |
+//! | `trails` | path → what it came through by the mirror since it was agreed on | an edit of an edit counts as a conflict |
 //! | `manifests` | content → chunks of long files: a cache | they are cut again |
 //! | `notes` | the identity of this index, its stamp, and the notes of the sides | as the base |
 //!
@@ -23,6 +24,7 @@ use redb::{Database, Durability};
 use serde::{Deserialize, Serialize};
 use shared::chunk::Manifest;
 use shared::hash::ContentHash;
+use shared::mirror::Trail;
 use shared::path::RelPath;
 use shared::tree::{Base, BaseRow, Gen};
 use shared::wire::{AgreedRow, IndexId};
@@ -66,6 +68,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) forget_base: bool,
     /// Files that turned out to rot. Each row of `seen` that is written takes the mark off its path.
     pub(crate) rotten: &'a [RelPath],
+    /// Trails as they are now. Those of paths in `base` end.
+    pub(crate) trails: &'a [(RelPath, Trail)],
     /// The stamp that the root's marker has by now, if it was raised.
     pub(crate) stamp: Option<u64>,
 }
@@ -78,6 +82,7 @@ pub(crate) struct Loaded {
     pub(crate) seen: Vec<(RelPath, SeenRow)>,
     /// Those of `seen` that rotted.
     pub(crate) rotten: HashSet<RelPath>,
+    pub(crate) trails: Vec<(RelPath, Trail)>,
     pub(crate) notes: Notes,
     pub(crate) stamp: u64,
 }
@@ -96,6 +101,7 @@ struct State {
     pending: usize,
     /// The rows of the base without an entry, by batch, so that purging costs what is purged.
     tombstones: Tombstones,
+    trails: BTreeMap<RelPath, Trail>,
 }
 
 type Tombstones = BTreeMap<Gen, Vec<RelPath>>;
@@ -151,6 +157,7 @@ impl Index {
             stamp: loaded.stamp,
             pending: 0,
             tombstones,
+            trails: loaded.trails.iter().cloned().collect(),
         });
         let index = Self { path, store, state };
         if marker != loaded.stamp {
@@ -199,17 +206,32 @@ impl Index {
         } else {
             Durability::None
         };
-        table::write(&self.store, changes, &purged, durability).map_err(|reason| IndexError {
-            path: self.path.clone(),
-            reason,
+        let over = match changes.forget_base {
+            true => state.trails.keys().cloned().collect(),
+            false => ended(&state.trails, changes.base),
+        };
+        table::write(&self.store, changes, &purged, &over, durability).map_err(|reason| {
+            IndexError {
+                path: self.path.clone(),
+                reason,
+            }
         })?;
         state.pending = if durable { 0 } else { pending };
         state.tombstones = kept;
+        for path in over {
+            state.trails.remove(&path);
+        }
+        state.trails.extend(changes.trails.iter().cloned());
         if let Some(notes) = &changes.notes {
             state.notes = notes.clone();
         }
         state.stamp = changes.stamp.unwrap_or(state.stamp);
         Ok(())
+    }
+
+    /// Returns the trail of a path.
+    pub(crate) fn trail(&self, path: &RelPath) -> Option<Trail> {
+        lock(&self.state).trails.get(path).cloned()
     }
 
     /// Returns the row of the base at a path.
@@ -243,6 +265,17 @@ impl Index {
             .ok()
             .flatten()
     }
+}
+
+/// Returns the paths whose trails are over, because the pair agrees on something later.
+fn ended(trails: &BTreeMap<RelPath, Trail>, agreed: &[AgreedRow]) -> Vec<RelPath> {
+    let is_over = |(path, row): &&AgreedRow| {
+        trails
+            .get(path)
+            .is_some_and(|trail| trail.batch < row.batch)
+    };
+    let over = agreed.iter().filter(is_over);
+    over.map(|(path, _)| path.clone()).collect()
 }
 
 fn tombstones<'a>(rows: impl IntoIterator<Item = (&'a RelPath, &'a BaseRow)>) -> Tombstones {
@@ -325,6 +358,7 @@ fn start_new(
         base: Base::new(),
         seen: Vec::new(),
         rotten: HashSet::new(),
+        trails: Vec::new(),
         notes: Notes::default(),
         stamp,
     };

@@ -41,6 +41,7 @@ mod scan;
 mod seen;
 mod sqlite;
 mod stage;
+pub mod trails;
 pub mod tree_files;
 mod trouble;
 mod volume;
@@ -53,11 +54,12 @@ use std::time::{Duration, Instant};
 
 use shared::hash::ContentHash;
 use shared::ignore::Rules;
+use shared::mirror::Trail;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::{Base, Entry, Gen, Sight};
 use shared::utc::UtcMs;
-use shared::wire::{AgreedRow, IndexId};
+use shared::wire::{AgreedRow, IndexId, TrailRow};
 
 pub use durable::Durable;
 pub use error::{DiskError, IndexError, LookError, OpenRefused, RestoreError};
@@ -108,6 +110,8 @@ pub enum Report {
     /// Somebody changed this again before the batch that has put it there was recorded: it has to be
     /// looked at. It comes before the end of the batch is reported.
     Moved(RelPath),
+    /// This is what stands there, and which copies of the mirror it came through; durable.
+    Passed(Vec<TrailRow>),
 }
 
 /// Takes the reports, in the order in which they became true. It is called with a lock of the replica
@@ -122,6 +126,8 @@ pub struct Stored {
     /// What was seen last time, in order: to be taken as observed until the first look of the whole tree has
     /// corrected it. That look also says what became of the rows of `base` that are not in here.
     pub seen_known: Vec<(RelPath, Entry)>,
+    /// What the tree came through by the mirror since it was agreed on.
+    pub trails: Vec<(RelPath, Trail)>,
     /// The identity of the index.
     pub index: IndexId,
     /// Whether the index was made just now, because there was none, or a damaged or foreign one.
@@ -157,6 +163,8 @@ pub struct Replica {
     /// Whether the volume cannot exchange two names.
     weaker: AtomicBool,
     mismatches: Arc<AtomicU64>,
+    /// Whether the whole tree was looked at since this was opened.
+    is_swept: AtomicBool,
     /// Who follows what moves, if somebody does.
     follower: Mutex<Option<mirrored::Follower>>,
     pool: rayon::ThreadPool,
@@ -283,6 +291,7 @@ impl Replica {
             index: loaded.id,
             index_is_new: loaded.is_new,
             notes: loaded.notes,
+            trails: loaded.trails,
             base: loaded.base,
         };
         let replica = Self {
@@ -306,6 +315,7 @@ impl Replica {
             stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
+            is_swept: AtomicBool::new(false),
             follower: Mutex::default(),
             pool,
             #[cfg(test)]

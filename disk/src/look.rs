@@ -197,6 +197,7 @@ impl Replica {
             if open.unknown.is_empty() {
                 self.rules_applied(&rules);
             }
+            self.is_swept.store(true, Ordering::Relaxed);
         }
         self.snapshots.prune(&self.root, Instant::now());
         let again = open.again.len();

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustix::fs::fstat;
 use shared::merge::How;
+use shared::mirror::Step;
 use shared::path::RelPath;
 use shared::transfer::{Op, Outcome, Source};
 use shared::tree::{BaseRow, Entry, Gen, Obstacle, Sight};
@@ -112,6 +114,8 @@ pub struct TreeEdit {
     pub make: Option<Entry>,
     /// Its content.
     pub content: Content,
+    /// The copy of the mirror that the tree is equal to then.
+    pub step: Option<Step>,
 }
 
 impl Replica {
@@ -155,6 +159,12 @@ impl Replica {
             moved.paths.extend(seen.chain(base).cloned());
         }
         (follower.wake)();
+    }
+
+    /// Says whether the whole tree was looked at since this was opened. Before, what was there last time counts as standing here, and
+    /// what came since as absent.
+    pub fn is_known(&self) -> bool {
+        self.is_swept.load(Ordering::Relaxed)
     }
 
     /// Returns what stands at a path.
@@ -304,6 +314,7 @@ impl Replica {
             expect,
             make,
             content,
+            step,
         } = edit;
         let why = match make {
             Some(_) => "replaced by what came by the mirror",
@@ -316,6 +327,7 @@ impl Replica {
             make,
             staged,
             why,
+            step: step.clone(),
         };
         match content {
             Content::Arrived(arrived) => {
@@ -372,7 +384,7 @@ impl Replica {
     }
 }
 
-fn sight(slot: Option<&Slot>) -> Sight {
+pub(crate) fn sight(slot: Option<&Slot>) -> Sight {
     match slot {
         None => Sight::Absent,
         Some(Slot::Is(row)) => Sight::Is(row.entry.clone()),

@@ -182,6 +182,7 @@ impl Replica {
             make: Some(make),
             staged: StagedState::Ready(ready),
             why: "replaced by restore",
+            step: None,
         }))
     }
 

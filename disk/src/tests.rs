@@ -157,7 +157,7 @@ impl Bench {
         let reports = std::mem::take(&mut *lock(&self.reports));
         let observed = |report| match report {
             Report::Observed(sights) => sights,
-            Report::Applied { .. } | Report::Moved(_) => Vec::new(),
+            Report::Applied { .. } | Report::Moved(_) | Report::Passed(_) => Vec::new(),
         };
         reports.into_iter().flat_map(observed).collect()
     }
@@ -176,7 +176,7 @@ impl Bench {
         let reports = std::mem::take(&mut *lock(&self.reports));
         let applied = |report| match report {
             Report::Applied { outcomes, .. } => Some(outcomes),
-            Report::Observed(_) | Report::Moved(_) => None,
+            Report::Observed(_) | Report::Moved(_) | Report::Passed(_) => None,
         };
         reports
             .into_iter()

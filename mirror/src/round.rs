@@ -6,6 +6,7 @@
 
 mod known;
 mod learn;
+mod passed;
 mod plan;
 mod work;
 
@@ -98,6 +99,8 @@ pub(crate) struct State {
     is_full: bool,
     /// Numbers by chance, for what is written.
     chance: u64,
+    /// Those that were chosen for what is being sent.
+    writings: BTreeMap<RelPath, u64>,
 }
 
 /// A tree and its mirror.
@@ -233,7 +236,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         }
     }
 
-    /// Does one round.
+    /// Does one round. Before the tree was looked at since the start, nothing is done and something is left.
     ///
     /// # Errors
     /// Why it ended early. What was done until then counts, and the next one goes on.
@@ -244,6 +247,12 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         instant: Instant,
     ) -> Result<Done, Wrong> {
         self.note_moved()?;
+        if !self.tree.is_known() {
+            return Ok(Done {
+                left: self.due().max(1),
+                ..Done::default()
+            });
+        }
         self.learn().await?;
         if !self.state.borrow().is_compared {
             self.compare()?;

@@ -25,7 +25,7 @@ use shared::tree::{Entry, Gen};
 use crate::target::{Item, Kind};
 
 /// The version of the tables. Another one is begun anew.
-const FORM: i64 = 1;
+const FORM: i64 = 2;
 /// Deletions that are remembered; of more, the latest.
 const GONE_MAX: i64 = 200_000;
 /// Deepest folder that is followed up to the root: a path has no more parts.
@@ -128,7 +128,7 @@ impl Store {
              CREATE INDEX items_place ON items (parent, name);
              CREATE TABLE met (
                  path TEXT PRIMARY KEY, entry BLOB NOT NULL, batch INTEGER NOT NULL, writing INTEGER NOT NULL,
-                 id TEXT NOT NULL, version TEXT NOT NULL
+                 id TEXT NOT NULL, version TEXT NOT NULL, going INTEGER NOT NULL
              ) WITHOUT ROWID;
              CREATE TABLE gone (path TEXT PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
              CREATE TABLE uploads (
@@ -471,7 +471,7 @@ impl Store {
     /// What SQLite says.
     pub fn met(&self, path: &RelPath) -> Result<Option<MetItem>> {
         self.one(
-            "SELECT entry, batch, writing, id, version FROM met WHERE path = ?1",
+            "SELECT entry, batch, writing, id, version, going FROM met WHERE path = ?1",
             [path.as_str()],
             met_item,
         )
@@ -485,10 +485,10 @@ impl Store {
     pub fn each_met(&self, visit: &mut dyn FnMut(RelPath, MetItem)) -> Result<()> {
         let mut statement = self
             .sql
-            .prepare_cached("SELECT entry, batch, writing, id, version, path FROM met")?;
+            .prepare_cached("SELECT entry, batch, writing, id, version, going, path FROM met")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let path = RelPath::parse(&row.get::<_, String>(5)?).ok();
+            let path = RelPath::parse(&row.get::<_, String>(6)?).ok();
             if let (Some(path), Some(met)) = (path, met_item(row)?) {
                 visit(path, met);
             }
@@ -503,17 +503,27 @@ impl Store {
     pub fn set_met(&self, path: &RelPath, met: &MetItem) -> Result<()> {
         let MetItem { met, id, version } = met;
         self.run(
-            "INSERT INTO met VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (path) DO UPDATE SET
-             entry = ?2, batch = ?3, writing = ?4, id = ?5, version = ?6",
+            "INSERT INTO met VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (path) DO UPDATE SET
+             entry = ?2, batch = ?3, writing = ?4, id = ?5, version = ?6,
+             going = ?7",
             params![
                 path.as_str(),
                 packed(&met.entry),
                 met.batch.0.cast_signed(),
                 met.writing.cast_signed(),
                 id,
-                version
+                version,
+                met.going
             ],
         )
+    }
+
+    /// Notes that what stood at both is about to be taken away at the target.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_going(&self, path: &RelPath) -> Result<()> {
+        self.run("UPDATE met SET going = 1 WHERE path = ?1", [path.as_str()])
     }
 
     /// Notes that nothing stands at either.
@@ -659,6 +669,7 @@ fn met_item(row: &Row<'_>) -> Result<Option<MetItem>> {
             entry,
             batch: Gen(batch.cast_unsigned()),
             writing: writing.cast_unsigned(),
+            going: row.get(5)?,
         },
         id: row.get(3)?,
         version: row.get(4)?,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use disk::Replica;
 use disk::mirrored::{self, Here, Moved};
+use disk::trails::Passed;
 use shared::merge::How;
+use shared::mirror::Step;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::Entry;
@@ -59,6 +61,8 @@ pub struct Edit<A> {
     pub make: Option<Entry>,
     /// Its content.
     pub content: Content<A>,
+    /// The copy of the mirror that the tree is equal to then.
+    pub step: Option<Step>,
 }
 
 /// A tree that is mirrored. [`Arc<Replica>`] is one.
@@ -69,6 +73,9 @@ pub trait Tree {
     type Arriving: Receives<Arrived = Self::Arrived>;
     /// Content that has arrived.
     type Arrived;
+
+    /// Says whether the whole tree was looked at since the start. Before, nothing can be taken for deleted.
+    fn is_known(&self) -> bool;
 
     /// Returns what moved since the last time.
     fn moved(&self) -> Moved;
@@ -116,6 +123,12 @@ pub trait Tree {
     /// What the system says.
     fn arriving(&self) -> io::Result<Self::Arriving>;
 
+    /// Notes which copies of the mirror the tree is equal to, or is about to send there.
+    ///
+    /// # Errors
+    /// When that could not be made durable.
+    fn passed(&self, rows: &[Passed]) -> Result<(), Wrong>;
+
     /// Says what has arrived.
     fn entry_of(arrived: &Self::Arrived) -> &Entry;
 
@@ -160,6 +173,10 @@ impl Tree for Arc<Replica> {
     type Original = mirrored::Original;
     type Arriving = mirrored::Arriving;
     type Arrived = mirrored::Arrived;
+
+    fn is_known(&self) -> bool {
+        Replica::is_known(self)
+    }
 
     fn moved(&self) -> Moved {
         Replica::moved(self)
@@ -209,6 +226,10 @@ impl Tree for Arc<Replica> {
         Replica::arriving(self)
     }
 
+    fn passed(&self, rows: &[Passed]) -> Result<(), Wrong> {
+        Replica::passed(self, rows).map_err(|error| on_disk(&error))
+    }
+
     fn entry_of(arrived: &mirrored::Arrived) -> &Entry {
         arrived.entry()
     }
@@ -218,6 +239,7 @@ impl Tree for Arc<Replica> {
             path: edit.path,
             expect: edit.expect,
             make: edit.make,
+            step: edit.step,
             content: match edit.content {
                 Content::Nothing => mirrored::Content::Nothing,
                 Content::Arrived(arrived) => mirrored::Content::Arrived(arrived),

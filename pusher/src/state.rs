@@ -36,7 +36,7 @@ use shared::safety::{Guard, Limits};
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{BaseRow, Entry, Gen, Side, Sight, Trees};
 use shared::utc::UtcMs;
-use shared::wire::{AgreedRow, Frame, IndexId, PairId, Proof, pages};
+use shared::wire::{AgreedRow, Frame, IndexId, PairId, Proof, TrailRow, pages};
 
 use batches::{Batches, Committing};
 use greeting::Peer;
@@ -88,6 +88,8 @@ pub enum Client {
 pub enum Event {
     /// The disk saw this.
     Observed(Vec<(RelPath, Sight)>),
+    /// This stands there, and came through these copies of the mirror.
+    Passed(Vec<TrailRow>),
     /// A batch was applied to this side's tree; its agreed rows are durable.
     Applied(Gen, Vec<Outcome>),
     /// These files were read too soon after they had been written.
@@ -233,7 +235,10 @@ impl Pusher {
     /// Starts from what the disk has stored.
     pub fn new(setup: Setup, stored: Stored, looks: Looks, now: Instant, utc: UtcMs) -> Self {
         // What the disk knew last is taken for true until the first sweep corrects it.
-        let trees = Trees::resume(stored.base, Side::Alpha, stored.seen_known);
+        let mut trees = Trees::resume(stored.base, Side::Alpha, stored.seen_known);
+        for (path, trail) in stored.trails {
+            trees.came_through(Side::Alpha, path, trail);
+        }
         let last_batch = trees
             .base()
             .values()
@@ -299,6 +304,7 @@ impl Pusher {
         (self.now, self.utc) = (now, utc);
         match event {
             Event::Observed(rows) => self.observed(Side::Alpha, rows),
+            Event::Passed(rows) => self.passed(Side::Alpha, rows),
             Event::Applied(batch, outcomes) => self.applied(Side::Alpha, batch, outcomes),
             Event::Racy(paths) => self.looks.racy(paths, self.now),
             Event::Looked { sweep, result } => self.looked(sweep, result),
@@ -634,6 +640,16 @@ impl Pusher {
             self.due.extend(self.twins.remove(&path));
             self.due.insert(path);
         }
+    }
+
+    /// Takes what a side's tree came through by the mirror, with what stands there.
+    fn passed(&mut self, side: Side, rows: Vec<TrailRow>) {
+        let mut seen = Vec::with_capacity(rows.len());
+        for (path, sight, trail) in rows {
+            self.trees.came_through(side, path.clone(), trail);
+            seen.push((path, sight));
+        }
+        self.observed(side, seen);
     }
 
     fn looked(&mut self, sweep: bool, result: Result<Vec<RelPath>, String>) {

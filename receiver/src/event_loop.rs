@@ -575,6 +575,7 @@ impl From<Done> for Event {
     fn from(done: Done) -> Self {
         match done {
             Done::Observed(rows) => Self::Observed(rows),
+            Done::Passed(rows) => Self::Passed(rows),
             Done::Moved(path) => Self::Hint(Hint::Path(path)),
             Done::Racy(paths) => Self::Racy(paths),
             Done::Applied(batch, outcomes) => Self::Applied(batch, outcomes),

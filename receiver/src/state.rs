@@ -25,7 +25,8 @@ use shared::transfer::{Batch, Item, Need, Op, Outcome, TAKING_MAX, moved_ops};
 use shared::tree::{BaseRow, Entry, GEN_GROWTH_MAX, Gen, PATHS_MAX, Side, Sight, Trees};
 use shared::utc::UtcMs;
 use shared::wire::{
-    AgreedRow, Frame, Hello, IndexId, PROTOCOL_VERSION, PairId, Proof, SeenRow, Welcome, pages,
+    AgreedRow, Frame, Hello, IndexId, PROTOCOL_VERSION, PairId, Proof, SeenRow, TrailRow, Welcome,
+    pages,
 };
 
 /// Said to a pusher whose batch numbers would use up those that are left.
@@ -68,6 +69,8 @@ pub enum Client {
 pub enum Event {
     /// The disk saw this.
     Observed(Vec<(RelPath, Sight)>),
+    /// This stands there, and came through these copies of the mirror.
+    Passed(Vec<TrailRow>),
     /// A batch was applied to this side's tree; its agreed rows are durable.
     Applied(Gen, Vec<Outcome>),
     /// These files were read too soon after they had been written.
@@ -214,7 +217,10 @@ impl Receiver {
     /// Starts from what the disk has stored.
     pub fn new(setup: Setup, stored: Stored, looks: Looks, now: Instant, utc: UtcMs) -> Self {
         // What the disk knew last is taken for true until the first sweep corrects it.
-        let trees = Trees::resume(stored.base, Side::Beta, stored.seen_known);
+        let mut trees = Trees::resume(stored.base, Side::Beta, stored.seen_known);
+        for (path, trail) in stored.trails {
+            trees.came_through(Side::Beta, path, trail);
+        }
         let last_batch = trees
             .base()
             .values()
@@ -260,6 +266,7 @@ impl Receiver {
         (self.now, self.utc) = (now, utc);
         match event {
             Event::Observed(rows) => self.observed(&rows),
+            Event::Passed(rows) => self.passed(&rows),
             Event::Applied(batch, outcomes) => self.applied(batch, outcomes),
             Event::Racy(paths) => self.looks.racy(paths, self.now),
             Event::Looked { sweep, result } => self.looked(sweep, result),
@@ -313,14 +320,37 @@ impl Receiver {
 
     fn observed(&mut self, rows: &[SeenRow]) {
         for (path, sight) in rows {
-            if path.as_str() == RULES_FILE {
-                // It may be the agreed one again, which was another one when it was read.
-                self.actions.push(Action::ReadRules);
-            }
-            self.trees.observe(Side::Beta, path.clone(), sight.clone());
+            self.saw(path, sight);
         }
         if self.phase == Phase::Ready {
             self.send_seen(rows);
+        }
+    }
+
+    fn saw(&mut self, path: &RelPath, sight: &Sight) {
+        if path.as_str() == RULES_FILE {
+            // It may be the agreed one again, which was another one when it was read.
+            self.actions.push(Action::ReadRules);
+        }
+        self.trees.observe(Side::Beta, path.clone(), sight.clone());
+    }
+
+    /// Takes what this tree came through by the mirror, with what stands there.
+    fn passed(&mut self, rows: &[TrailRow]) {
+        for (path, sight, trail) in rows {
+            self.saw(path, sight);
+            self.trees
+                .came_through(Side::Beta, path.clone(), trail.clone());
+        }
+        if self.phase == Phase::Ready {
+            self.send_trails(rows);
+        }
+    }
+
+    fn send_trails(&mut self, rows: &[TrailRow]) {
+        for rows in pages(rows) {
+            self.actions
+                .push(Action::Send(Frame::Trails(rows.to_vec())));
         }
     }
 
@@ -593,6 +623,16 @@ impl Receiver {
             .map(|(path, sight)| (path.clone(), sight.clone()))
             .collect();
         self.send_seen(&seen);
+        let view = self.trees.view(Side::Beta);
+        let trails: Vec<TrailRow> = view
+            .trails()
+            .iter()
+            .map(|(path, trail)| {
+                let sight = self.trees.sight(Side::Beta, path);
+                (path.clone(), sight, trail.clone())
+            })
+            .collect();
+        self.send_trails(&trails);
         self.actions.push(Action::Send(Frame::Ready(self.hash())));
         self.phase = Phase::Ready;
         let peer = self.setup.peer.clone();

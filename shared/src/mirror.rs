@@ -20,8 +20,8 @@ use crate::hash::ContentHash;
 use crate::path::RelPath;
 use crate::tree::{BaseRow, Entry, Gen, Sight};
 
-/// Most copies that a mark remembers: what fits into one property. With more of them between two looks of the other machine, an
-/// edit that was no conflict counts as one; that costs a copy, and loses nothing.
+/// Most copies that a mark remembers: what fits into one property. With more of them between two looks of the other machine, what
+/// that machine had in common with the mirror last counts as one of them.
 pub const PAST_MAX: usize = 7;
 
 /// What identifies a version: a beginning of the hash of what stands there.
@@ -117,6 +117,8 @@ pub struct Met {
     pub batch: Gen,
     /// The writing of the copy; 0 when a person had made it.
     pub writing: u64,
+    /// Whether this machine was about to take it away there, or to move it: that it is gone is no news then.
+    pub going: bool,
 }
 
 /// All that this machine knows about a path when it plans with a mirror.
@@ -140,7 +142,7 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
     let batch = agreed.map(|row| row.batch);
     let Some(there) = &known.there else {
         // Somebody removed it there: unless the pair has agreed on something since it was there, that is news.
-        let met = known.met.as_ref()?;
+        let met = known.met.as_ref().filter(|met| !met.going)?;
         let is_overtaken = batch.is_some_and(|batch| batch > met.batch);
         return (!is_overtaken).then(|| met.entry.clone());
     };
@@ -180,9 +182,15 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
         return was.filter(|was| **was != there.entry).cloned();
     };
     let own = VersionId::of(here);
+    let is_as_met = known
+        .met
+        .as_ref()
+        .is_some_and(|met| met.entry == *here && batch.is_none_or(|batch| batch <= met.batch));
     let is_behind = match mark {
         Some(mark) => {
             mark.past.contains(&own)
+                // It may be further behind than a mark can say.
+                || mark.past.len() >= PAST_MAX && is_as_met
                 || by_hand && mark.entry == *here
                 || ours.is_some_and(|mark| {
                     agreed.is_some_and(|row| {
@@ -191,10 +199,7 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
                 })
         }
         // A person put another file in the place of what both had.
-        None => known
-            .met
-            .as_ref()
-            .is_some_and(|met| met.entry == *here && batch.is_none_or(|batch| batch <= met.batch)),
+        None => is_as_met,
     };
     if is_behind {
         return Some(here.clone());

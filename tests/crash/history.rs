@@ -236,7 +236,7 @@ impl Side {
             .map_err(|error| error.to_string())?;
         let applied = self.reports().into_iter().find_map(|report| match report {
             Report::Applied { outcomes, .. } => Some(outcomes),
-            Report::Observed(_) | Report::Moved(_) => None,
+            Report::Observed(_) | Report::Moved(_) | Report::Passed(_) => None,
         });
         applied.ok_or_else(|| "nothing was reported".to_owned())
     }

@@ -83,6 +83,12 @@ impl Disk {
                 .iter()
                 .map(|(path, row)| (path.clone(), row.entry.clone()))
                 .collect(),
+            trails: self
+                .index
+                .trails
+                .iter()
+                .map(|(path, trail)| (path.clone(), trail.clone()))
+                .collect(),
             index: self.index.id,
             index_is_new: is_new,
             notes: self.index.notes.clone(),

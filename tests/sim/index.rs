@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use disk::Notes;
+use shared::mirror::Trail;
 use shared::path::RelPath;
 use shared::tree::{Base, BaseRow, Entry, Gen};
 use shared::wire::{AgreedRow, IndexId};
@@ -31,6 +32,7 @@ pub(crate) struct Index {
     pub(crate) base: Base,
     pub(crate) seen: BTreeMap<RelPath, SeenRow>,
     pub(crate) notes: Notes,
+    pub(crate) trails: BTreeMap<RelPath, Trail>,
     /// Written without waiting for the disk.
     pending: Vec<SeenChange>,
     /// A whole transaction that was not made durable, for the defect that skips it.
@@ -45,6 +47,7 @@ impl Index {
             base: Base::new(),
             seen: BTreeMap::new(),
             notes: Notes::default(),
+            trails: BTreeMap::new(),
             pending: Vec::new(),
             before_lazy: None,
         }
@@ -72,6 +75,13 @@ impl Index {
             };
         }
         for (path, row) in base {
+            if self
+                .trails
+                .get(path)
+                .is_some_and(|trail| trail.batch < row.batch)
+            {
+                self.trails.remove(path);
+            }
             let is_older = |stored: &BaseRow| stored.batch > row.batch;
             if !self.base.get(path).is_some_and(is_older) {
                 self.base.insert(path.clone(), row.clone());

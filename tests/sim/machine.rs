@@ -17,7 +17,7 @@ use shared::safety::Limits;
 use shared::transfer::{Batch, Item, Need, Outcome};
 use shared::tree::{Gen, Side, Sight};
 use shared::utc::UtcMs;
-use shared::wire::{AgreedRow, Frame, PairId};
+use shared::wire::{AgreedRow, Frame, PairId, TrailRow};
 
 /// The cycle of both sides.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -46,6 +46,7 @@ pub(crate) enum Machine {
 #[derive(Debug)]
 pub(crate) enum Happens {
     Observed(Vec<(RelPath, Sight)>),
+    Passed(Vec<TrailRow>),
     Applied(Gen, Vec<Outcome>),
     Looked(bool, Vec<RelPath>),
     Committed(Gen),
@@ -174,6 +175,7 @@ fn alpha_event(event: Happens) -> Option<alpha::Event> {
     use alpha::Event;
     Some(match event {
         Happens::Observed(rows) => Event::Observed(rows),
+        Happens::Passed(rows) => Event::Passed(rows),
         Happens::Applied(batch, outcomes) => Event::Applied(batch, outcomes),
         Happens::Looked(sweep, again) => Event::Looked {
             sweep,
@@ -228,6 +230,7 @@ fn beta_event(event: Happens) -> beta::Event {
     use beta::Event;
     match event {
         Happens::Observed(rows) => Event::Observed(rows),
+        Happens::Passed(rows) => Event::Passed(rows),
         Happens::Applied(batch, outcomes) => Event::Applied(batch, outcomes),
         Happens::Looked(sweep, again) => Event::Looked {
             sweep,

@@ -184,6 +184,7 @@ impl Node {
             return Some(Next::Happens(match report {
                 Report::Observed(rows) => Happens::Observed(rows),
                 Report::Applied { batch, outcomes } => Happens::Applied(batch, outcomes),
+                Report::Passed(rows) => Happens::Passed(rows),
                 Report::Moved(path) => Happens::Hint(Hint::Path(path)),
             }));
         }

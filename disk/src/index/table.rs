@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::chunk::Manifest;
 use shared::hash::ContentHash;
+use shared::mirror::Trail;
 use shared::path::RelPath;
 use shared::tree::{Base, BaseRow, Entry};
 use shared::wire::IndexId;
@@ -25,6 +26,7 @@ const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const BASE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("base");
 const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
 const ROTTEN: TableDefinition<'_, &str, ()> = TableDefinition::new("rotten");
+const TRAILS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("trails");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
 const INDEX_ID: &str = "index";
@@ -84,6 +86,7 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         Err(error) => return Err(text(error)),
     }
     rotten.retain(|path| seen.binary_search_by(|(known, _)| known.cmp(path)).is_ok());
+    let trails = load_trails(&txn, &base)?;
     drop(txn);
     drop_unused_manifests(store, &seen)?;
     Ok(Some(Loaded {
@@ -92,9 +95,29 @@ pub(super) fn load(store: &Database, replica: ReplicaId) -> Result<Option<Loaded
         base,
         seen,
         rotten,
+        trails,
         notes,
         stamp,
     }))
+}
+
+/// Reads the trails that are not over.
+fn load_trails(txn: &ReadTransaction, base: &Base) -> Result<Vec<(RelPath, Trail)>, String> {
+    let rows = match txn.open_table(TRAILS) {
+        Ok(rows) => rows,
+        // An index of the time before there was a mirror.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(text(error)),
+    };
+    let mut trails = Vec::new();
+    for row in rows.iter().map_err(text)? {
+        let (path, trail) = row.map_err(text)?;
+        let (path, trail) = (parse(path.value())?, decode::<Trail>(trail.value())?);
+        if base.get(&path).is_none_or(|row| row.batch <= trail.batch) {
+            trails.push((path, trail));
+        }
+    }
+    Ok(trails)
 }
 
 /// Empties the index and gives it an identity.
@@ -112,6 +135,7 @@ pub(super) fn begin(
     txn.delete_table(MANIFESTS).map_err(text)?;
     txn.open_table(MANIFESTS).map_err(text)?;
     txn.delete_table(ROTTEN).map_err(text)?;
+    txn.delete_table(TRAILS).map_err(text)?;
     {
         let mut notes = txn.open_table(NOTES).map_err(text)?;
         put(&mut notes, INDEX_ID, &id.0)?;
@@ -122,11 +146,12 @@ pub(super) fn begin(
     txn.commit().map_err(text)
 }
 
-/// Writes changes and takes out tombstones that nobody needs any more.
+/// Writes changes and takes out tombstones that nobody needs any more, and the trails that are `over`.
 pub(super) fn write(
     store: &Database,
     changes: &Changes<'_>,
     purged: &Tombstones,
+    over: &[RelPath],
     durability: Durability,
 ) -> Result<(), String> {
     let txn = begin_write(store, durability)?;
@@ -144,6 +169,15 @@ pub(super) fn write(
             }
         }
         purge(&mut base, purged)?;
+    }
+    if !over.is_empty() || !changes.trails.is_empty() {
+        let mut trails = txn.open_table(TRAILS).map_err(text)?;
+        for path in over {
+            trails.remove(path.as_str()).map_err(text)?;
+        }
+        for (path, trail) in changes.trails {
+            put(&mut trails, path.as_str(), trail)?;
+        }
     }
     if let Some(notes) = &changes.notes {
         put(&mut txn.open_table(NOTES).map_err(text)?, SIDES, notes)?;

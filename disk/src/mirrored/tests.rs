@@ -37,6 +37,7 @@ fn what_arrives_is_an_edit_of_this_side() {
         expect: expect.entry().cloned(),
         make,
         content,
+        step: None,
     };
     let new_entry = new.entry().clone();
     let edits = vec![
@@ -110,12 +111,14 @@ fn what_somebody_changed_meanwhile_stays() {
         expect: seen.entry().cloned(),
         make: Some(new.entry().clone()),
         content: Content::Arrived(new),
+        step: None,
     };
     let removal = TreeEdit {
         path: path("a"),
         expect: seen.entry().cloned(),
         make: None,
         content: Content::Nothing,
+        step: None,
     };
     let outcomes = bench
         .replica

@@ -5,9 +5,7 @@
 //! rest the three are equal; a round makes a copy of a conflict only where more than one of the three was changed since; what one
 //! deleted, and nobody else touched since all was equal, is gone.
 //!
-//! The link comes back when what goes by the mirror has come to rest. When it comes back earlier, the pair, which knows nothing of what came
-//! by the mirror, takes an edit of an edit for a conflict, and a file that was made and removed for one that was made
-//! (`docs/decisions/0017-mirror.md`): that is not held here.
+//! The link comes back at any time, also when what goes by the mirror has not come to rest.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +15,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use disk::mirrored::{Content, TreeEdit};
-use disk::{Durable, Replica};
+use disk::{Durable, Notes, Replica};
 use shared::mirror::Mark;
 use shared::path::RelPath;
 use shared::reconcile::{ConflictRules, Decisions, Mode, Naming, Policy, reconcile};
 use shared::transfer::{Op, Source};
 use shared::tree::{Base, BaseRow, Entry, Gen, Side, Sight, Trees};
 use shared::utc::UtcMs;
+use shared::wire::IndexId;
 
 use super::tests::{Node, listed, run, unguarded, write};
 use super::{Mirror, Purpose};
@@ -148,8 +147,6 @@ struct World {
     owed: BTreeSet<(usize, String, String)>,
     /// Where each hand did something since all was equal.
     touched: [BTreeSet<String>; 3],
-    /// Whether the mirror was the road since the pair was equal.
-    was_road: bool,
     roads: [Option<bool>; 2],
     log: Vec<String>,
 }
@@ -166,6 +163,17 @@ impl World {
     fn new(seed: u64) -> Self {
         let at = tempfile::tempdir().expect("a folder");
         let nodes = [node("vm", at.path()), node("mac", at.path())];
+        // They have met before.
+        for node in &nodes {
+            let notes = Notes {
+                base_of: Some(IndexId([1; 16])),
+                ..node.replica.notes()
+            };
+            let (rows, batch) = (&[], Gen::default());
+            node.replica
+                .commit(rows, notes, batch, Durable::Nothing)
+                .expect("recorded");
+        }
         Self {
             nodes,
             at,
@@ -175,7 +183,6 @@ impl World {
             texts: 0,
             owed: BTreeSet::new(),
             touched: Default::default(),
-            was_road: false,
             roads: [None; 2],
             log: Vec::new(),
         }
@@ -233,16 +240,6 @@ impl World {
 
     /// The ideal pair: both trees become equal.
     fn link(&mut self) {
-        for _ in 0..8 {
-            if !self.was_road {
-                break;
-            }
-            let quiet = [0, 1].map(|who| self.round(who, true, u32::MAX));
-            if quiet == [true; 2] {
-                break;
-            }
-        }
-        self.was_road = false;
         for _ in 0..4 {
             let mut trees = Trees::new(self.base.clone());
             let mut scope = BTreeSet::new();
@@ -255,6 +252,10 @@ impl World {
                     }
                 };
                 self.nodes[index].replica.each_here(visit).expect("visited");
+                let trails = self.nodes[index].trails.lock().expect("nobody panicked");
+                for (path, trail) in &*trails {
+                    trees.came_through(side, path.clone(), trail.clone());
+                }
                 for path in self.base.keys().chain(seen[index].keys()) {
                     let sight = Sight::from(seen[index].get(path).cloned());
                     trees.observe(side, path.clone(), sight);
@@ -310,6 +311,7 @@ impl World {
             expect: op.expect.clone(),
             make: op.make.clone(),
             content,
+            step: None,
         };
         replica.edit(vec![edit]).expect("durable");
     }
@@ -358,7 +360,6 @@ impl World {
     }
 
     fn round(&mut self, who: usize, is_road: bool, calls: u32) -> bool {
-        self.was_road |= is_road;
         self.nodes[who].look();
         let mirror: &Mirror<Fails, Arc<Replica>> = &self.nodes[who].mirror;
         // As the duty does.

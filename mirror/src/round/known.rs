@@ -178,17 +178,22 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                         entry: here.clone(),
                         batch: batch.unwrap_or_default(),
                         writing,
+                        going: false,
                     },
                     id: item.id.clone(),
                     version: item.version.clone(),
                 };
                 if facts.met.as_ref() != Some(&met) {
+                    self.pass(path, &facts)?;
                     self.store.set_met(path, &met)?;
                 }
                 Ok(true)
             }
             (None, None, None) if facts.known.here == Sight::Absent => {
-                self.store.clear_met(path)?;
+                if facts.met.is_some() {
+                    self.pass(path, &facts)?;
+                    self.store.clear_met(path)?;
+                }
                 Ok(true)
             }
             _ => Ok(false),

@@ -1,16 +1,18 @@
 //! Real trees and a real folder; who agrees with whom on what is played by the test.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use disk::mirrored::Here;
-use disk::{Durable, KeptLimits, Look, Places, Replica};
+use disk::{Durable, KeptLimits, Look, Places, Replica, Report};
 use shared::control::NodeSide;
 use shared::ignore::Rules;
+use shared::mirror::Trail;
 use shared::path::RelPath;
 use shared::reconcile::{ConflictRules, Mode};
 use shared::safety::{Cause, Limits};
@@ -37,6 +39,8 @@ pub(super) struct Node<T: Target = Folder> {
     pub(super) replica: Arc<Replica>,
     pub(super) mirror: Mirror<T, Arc<Replica>>,
     batch: u64,
+    /// What the tree came through.
+    pub(super) trails: Arc<Mutex<BTreeMap<RelPath, Trail>>>,
 }
 
 /// Limits that let everything pass.
@@ -73,7 +77,14 @@ impl<T: Target> Node<T> {
             tree_percent: 10,
             age_min: std::time::Duration::from_secs(1000),
         };
-        let sink = Box::new(|_| {});
+        let trails: Arc<Mutex<BTreeMap<RelPath, Trail>>> = Arc::default();
+        let heard = Arc::clone(&trails);
+        let sink = Box::new(move |report| {
+            if let Report::Passed(rows) = report {
+                let rows = rows.into_iter().map(|(path, _, trail)| (path, trail));
+                heard.lock().expect("nobody panicked").extend(rows);
+            }
+        });
         let (replica, _) =
             Replica::open(&places, None, Rules::default(), name, kept, sink).expect("a replica");
         let replica = Arc::new(replica);
@@ -98,6 +109,7 @@ impl<T: Target> Node<T> {
             replica,
             mirror,
             batch: 0,
+            trails,
         }
     }
 

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeSet;
 
+use disk::trails::Passed;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::mirror::{Mark, VersionId, mark_for};
+use shared::mirror::{Mark, Step, VersionId, mark_for};
 use shared::path::RelPath;
-use shared::reconcile::{Decision, Keep, Plan};
+use shared::reconcile::{Conflict, Decision, Keep, Plan};
 use shared::transfer::{Op, Outcome, Source};
 use shared::tree::{Entry, Side, Sight};
 
 use super::known::{Facts, Fetched, not_taken};
-use super::{Done, Early, Mirror, Waits};
+use super::{Done, Early, Mirror, Waits, passed};
 use crate::store::Upload;
 use crate::sum;
 use crate::target::{At, Bytes, Item, Kind, Target, Writing, Wrong};
@@ -46,6 +47,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         mut early: Early<L>,
         done: &mut Done,
     ) -> Result<(), Wrong> {
+        self.state.borrow_mut().writings.clear();
         let Plan {
             ops,
             moved,
@@ -69,8 +71,13 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         // A copy is made here first: from there its content can be had as long as nothing is replaced.
         let ops = |ops: Vec<(Side, Op)>| ops.into_iter().map(|(_, op)| op).collect::<Vec<_>>();
         self.change_here(ops(copies_here), &mut early, done).await?;
-        self.change_there(ops(copies_there), done).await?;
-        self.change_there(ops(there), done).await?;
+        let copies_there = ops(copies_there);
+        self.leave(&copies_there, &moved)?;
+        self.change_there(copies_there, done).await?;
+        let mut there = ops(there);
+        self.leave_uncopied(&conflicts, &mut here, &mut there)?;
+        self.leave(&there, &moved)?;
+        self.change_there(there, done).await?;
         // A move here is the changes of single paths that it is: what is moved is copied from where it stands.
         let mut single = Vec::new();
         for (_, op) in here.drain(..) {
@@ -96,6 +103,26 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         self.change_here(single, &mut early, done).await
     }
 
+    /// Takes out what would displace a version that lost a conflict, and whose copy does not stand at both yet.
+    fn leave_uncopied(
+        &self,
+        conflicts: &[Conflict],
+        here: &mut Vec<(Side, Op)>,
+        there: &mut Vec<Op>,
+    ) -> Result<(), Wrong> {
+        for Conflict { path, copy, .. } in conflicts {
+            let facts = self.facts(copy)?;
+            if facts.known.here.entry().is_some() && facts.known.there.is_some() {
+                continue;
+            }
+            let is_of_it = |op: &Op| op.path == *path || op.path.is_below(path);
+            here.retain(|(_, op)| !is_of_it(op));
+            there.retain(|op| !is_of_it(op));
+            self.due_again(path.clone());
+        }
+        Ok(())
+    }
+
     /// Takes it that both have the same at a path. What a person made there gets a mark.
     async fn agree(&self, path: &RelPath, done: &mut Done) -> Result<(), Wrong> {
         if !self.settle(path)? {
@@ -116,6 +143,15 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             _ => None,
         };
         mark.past = there.past_with_itself().into_iter().skip(1).collect();
+        let row = Passed {
+            path: path.clone(),
+            step: Step {
+                writing: mark.writing,
+                entry: Some(there.entry.clone()),
+            },
+            over: passed::before(there),
+        };
+        self.tree.passed(&[row])?;
         match self.target.set_mark(item, &mark).await {
             Ok(marked) => {
                 self.store.put(&marked, self.number()?)?;
@@ -167,7 +203,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             path,
             self.setup.pair,
             &self.setup.node,
-            self.next_writing(),
+            self.writing_for(path),
         )
     }
 
@@ -342,7 +378,11 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             Err(wrong) => return Err(wrong),
         }
         self.store.take_out(&item.id)?;
-        self.settle(path)?;
+        // What stands here by now was put there since.
+        if !self.settle(path)? {
+            self.store.clear_met(path)?;
+            self.due_again(path.clone());
+        }
         Ok(())
     }
 
@@ -380,11 +420,15 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         self.store.put(&moved, self.number()?)?;
         done.changed += 1;
         for path in below.iter().chain([from]) {
-            let ends = [Some(path.clone()), path.rebase(from, to).ok()];
-            for path in ends.into_iter().flatten() {
-                if !self.settle(&path)? {
-                    self.due_again(path);
-                }
+            if !self.settle(path)? {
+                // What stands here by now was put there since.
+                self.store.clear_met(path)?;
+                self.due_again(path.clone());
+            }
+            if let Ok(moved) = path.rebase(from, to)
+                && !self.settle(&moved)?
+            {
+                self.due_again(moved);
             }
         }
         Ok(())
@@ -551,7 +595,9 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             match self.content_for(&op, early).await {
                 Ok(Some((make, content))) => {
                     bytes += make.as_ref().map_or(0, Entry::len);
+                    let step = self.taking(&path, make.as_ref())?;
                     group.push(Edit {
+                        step,
                         path,
                         expect: op.expect,
                         make,

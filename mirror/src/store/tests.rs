@@ -127,6 +127,7 @@ fn what_was_met_survives_and_another_root_begins_anew() {
             entry: entry("x"),
             batch: Gen(u64::MAX / 2),
             writing: u64::MAX,
+            going: false,
         },
         id: "a".to_owned(),
         version: "7".to_owned(),
@@ -141,6 +142,9 @@ fn what_was_met_survives_and_another_root_begins_anew() {
     let store = Store::open(&file_, "me").expect("a store");
     store.set_root("root").expect("noted");
     assert_eq!(store.met(&path("d/a")).expect("read"), Some(met));
+    store.set_going(&path("d/a")).expect("noted");
+    let going = store.met(&path("d/a")).expect("read");
+    assert!(going.is_some_and(|met| met.met.going));
     assert_eq!(store.met_count().expect("read"), 1);
     assert_eq!(store.gone(&path("old")).expect("read"), Some(Gen(9)));
     assert_eq!(

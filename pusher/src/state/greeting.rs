@@ -5,7 +5,7 @@
 //! | receiver | `Hello` | who it is, which bases belong together |
 //! | pusher | `Welcome`, `Agreed`…, `Start` | base rows that the receiver may lack |
 //! | receiver | `Bases`… | base rows that the pusher may lack: a batch that was applied when the link or this process died |
-//! | receiver | `Seen`…, `Ready` | where its tree is apart from its base, and the set hash of its tree |
+//! | receiver | `Seen`…, `Trails`…, `Ready` | where its tree is apart from its base, what it came through by the mirror since, and the set hash of its tree |
 //!
 //! For each path the row of the higher batch number is the true one: it was written after the change
 //! had become durable on both sides. When the set hash does not agree at the end, the receiver is
@@ -20,7 +20,7 @@ use shared::control::{Happening, PeerState};
 use shared::hash::SetHash;
 use shared::path::RelPath;
 use shared::tree::{BaseRow, GEN_GROWTH_MAX, GEN_LEAD_MAX, PATHS_MAX, Side, Sight};
-use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, SeenRow, Welcome, pages};
+use shared::wire::{AgreedRow, Frame, Hello, PROTOCOL_VERSION, SeenRow, TrailRow, Welcome, pages};
 
 use super::batches::Committing;
 use super::{Action, Pusher, rules_path};
@@ -92,6 +92,7 @@ impl Pusher {
             Frame::Hello(hello) if self.peer.phase == Phase::Connected => self.hello(hello),
             Frame::Bases(rows) if greeting => self.bases(rows),
             Frame::Seen(rows) if greeted => self.told(rows),
+            Frame::Trails(rows) if greeted => self.told_trails(rows),
             Frame::Ready(hash) if greeting => self.ready(hash),
             Frame::Moving(moves) if greeted => self.beta_moves = moves,
             Frame::Together(pages) if greeted => self.pages_left = pages,
@@ -136,6 +137,16 @@ impl Pusher {
         }
         self.pages_left = self.pages_left.saturating_sub(1);
         self.observed(Side::Beta, rows);
+    }
+
+    /// Takes what the receiver's tree came through by the mirror, within the same limit.
+    fn told_trails(&mut self, rows: Vec<TrailRow>) {
+        if self.trees.view(Side::Beta).trails().len() > PATHS_MAX {
+            return self.refuse(format!(
+                "the receiver tells of more than {PATHS_MAX} trails, which is the limit"
+            ));
+        }
+        self.passed(Side::Beta, rows);
     }
 
     fn hello(&mut self, hello: Hello) {

@@ -83,6 +83,7 @@ impl Bench {
             seen_known,
             index: OURS,
             index_is_new: false,
+            trails: Vec::new(),
             notes: Notes {
                 base_of: Some(THEIRS),
                 ..Notes::default()

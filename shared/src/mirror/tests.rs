@@ -83,7 +83,8 @@ fn met(text: &str) -> Option<Met> {
     Some(Met {
         entry: file(entry),
         batch: Gen(batch.parse().expect("a number")),
-        writing: writing.parse().expect("a number"),
+        writing: writing.trim_end_matches('!').parse().expect("a number"),
+        going: writing.ends_with('!'),
     })
 }
 
@@ -139,6 +140,7 @@ fn what_is_here_and_there_is_told_apart() {
     check("1", "1@3", "-", "2 @3 +", "take");
     check("2", "1@3", "2@3#4", "3 @3 + #5 <2,1", "take");
     check("2", "1@3", "-", "4 @3 + #5 <3,2,1", "take");
+    check("2", "1@3", "2@3#4", "9 @3 + #5 <8,7,6,5,4,3,x", "take");
     check("-", "-", "-", "1 @3 +", "take");
     check("-", "-@3", "-", "1 @3 +", "take");
     check("-", "-@3", "-", "1 @9", "take");
@@ -146,6 +148,9 @@ fn what_is_here_and_there_is_told_apart() {
     // It was removed there, and the pair has agreed on something since.
     check("1", "1@9", "1@3", "-", "push");
     check("2", "2@9", "1@3", "-", "push");
+    // This machine was about to take it away, and never heard that it was done; and here it is again.
+    check("1", "1@3", "1@3#1!", "-", "push");
+    check("-", "-", "1@3#1!", "1 @3", "push");
     // Removed there, changed here.
     check("2", "1@3", "1@3", "-", "push");
     // Removed here, changed there.
