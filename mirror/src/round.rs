@@ -87,6 +87,8 @@ pub struct Waits {
 pub(crate) struct State {
     /// Paths that have to be planned.
     due: BTreeSet<RelPath>,
+    /// Paths of this tree that cannot be read, and below which nothing was planned.
+    blocked: BTreeSet<RelPath>,
     /// Paths that wait, by what they are called.
     waits: BTreeMap<String, Waits>,
     decisions: Decisions,

@@ -10,7 +10,7 @@ use shared::merge::How;
 use shared::mirror::Step;
 use shared::path::RelPath;
 use shared::transfer::Outcome;
-use shared::tree::Entry;
+use shared::tree::{Entry, Gen};
 
 use crate::target::{Bytes, Wrong};
 
@@ -76,6 +76,9 @@ pub trait Tree {
 
     /// Says whether the whole tree was looked at since the start. Before, nothing can be taken for deleted.
     fn is_known(&self) -> bool;
+
+    /// Returns the last batch of the pair that is known here.
+    fn last_batch(&self) -> Gen;
 
     /// Returns what moved since the last time.
     fn moved(&self) -> Moved;
@@ -176,6 +179,10 @@ impl Tree for Arc<Replica> {
 
     fn is_known(&self) -> bool {
         Replica::is_known(self)
+    }
+
+    fn last_batch(&self) -> Gen {
+        Replica::notes(self).last_batch
     }
 
     fn moved(&self) -> Moved {

@@ -18,11 +18,15 @@ pub use trail::{STEPS_MAX, Step, Trail};
 
 use crate::hash::ContentHash;
 use crate::path::RelPath;
+use crate::transfer::TAKING_MAX;
 use crate::tree::{BaseRow, Entry, Gen, Sight};
 
 /// Most copies that a mark remembers: what fits into one property. With more of them between two looks of the other machine, what
 /// that machine had in common with the mirror last counts as one of them.
 pub const PAST_MAX: usize = 7;
+
+/// So many batches may have been agreed on by the other machine, at most, that this one has not heard of when the link ends.
+const IN_FLIGHT_MAX: u64 = TAKING_MAX as u64;
 
 /// What identifies a version: a beginning of the hash of what stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +136,8 @@ pub struct Known {
     pub met: Option<Met>,
     /// What the mirror has.
     pub there: Option<There>,
+    /// The last batch of the pair that this machine knows of.
+    pub last_batch: Gen,
 }
 
 /// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine,
@@ -168,7 +174,16 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
             let is_overtaken = |batch| mark.batch < batch || mark.batch == batch && !mark.edit;
             mark.node == node || batch.is_some_and(is_overtaken)
         });
-    if is_unchanged || is_past {
+    // What the pair has agreed on both trees have had, also when this machine never heard that it was agreed. For a deletion that has
+    // to be certain: a machine that was put back to an earlier day has not had what was made since.
+    let is_agreed = !by_hand && is_here && ours.is_some_and(|mark| !mark.edit);
+    let was_had = is_agreed
+        && mark.is_some_and(|mark| match here {
+            None => mark.batch <= known.last_batch,
+            Some(_) => !known.last_batch.is_behind(mark.batch, IN_FLIGHT_MAX),
+        })
+        && (here.is_none() || here != agreed.and_then(|row| row.entry.as_ref()));
+    if is_unchanged || is_past || was_had {
         return Some(there.entry.clone());
     }
     let Some(here) = here else {

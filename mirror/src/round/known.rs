@@ -64,6 +64,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 base,
                 met: met.as_ref().map(|met| met.met.clone()),
                 there,
+                last_batch: self.tree.last_batch(),
             },
             at,
             met,

@@ -37,14 +37,21 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     /// Plans some paths.
     pub(super) fn plan(
         &self,
-        scope: &BTreeSet<RelPath>,
+        due: &BTreeSet<RelPath>,
         purpose: Purpose,
         now: UtcMs,
     ) -> Result<Plan, Wrong> {
         let own = self.own_side(purpose);
         let mut region: BTreeMap<RelPath, Facts> = BTreeMap::new();
         let mut planned = BTreeSet::new();
-        for path in scope {
+        let mut scope = due.clone();
+        for path in due {
+            if self.state.borrow_mut().blocked.remove(path) {
+                // What was heard of it meanwhile could not be planned.
+                scope.extend(self.store.below(path)?);
+            }
+        }
+        for path in &scope {
             self.state.borrow_mut().waits.remove(path.as_str());
             self.add(path, &mut region)?;
             if region
@@ -86,6 +93,11 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         let mut plan = self.with_names(plan, own, &region);
         with_moves(&trees, &mut plan, &|_| false);
         for (path, hold) in &plan.held {
+            if let Hold::Obstacle(side, _) | Hold::InTheWay(side, ..) = hold
+                && *side == own
+            {
+                self.state.borrow_mut().blocked.insert(path.clone());
+            }
             if let Some(waits) = held(path, hold, own) {
                 self.wait(path.as_str(), waits);
             }

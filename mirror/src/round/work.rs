@@ -56,7 +56,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             ..
         } = plan;
         for (path, _) in &agree {
-            self.agree(path, done).await?;
+            let met = self.store.met(path)?;
+            self.agree(path, met.map(|met| met.met.entry), done).await?;
         }
         let is_copy = |op: &Op| {
             conflicts
@@ -123,8 +124,13 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         Ok(())
     }
 
-    /// Takes it that both have the same at a path. What a person made there gets a mark.
-    async fn agree(&self, path: &RelPath, done: &mut Done) -> Result<(), Wrong> {
+    /// Takes it that both have the same at a path. What a person made there gets a mark, which knows what both had before.
+    async fn agree(
+        &self,
+        path: &RelPath,
+        before: Option<Entry>,
+        done: &mut Done,
+    ) -> Result<(), Wrong> {
         if !self.settle(path)? {
             self.due_again(path.clone());
             return Ok(());
@@ -143,6 +149,11 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             _ => None,
         };
         mark.past = there.past_with_itself().into_iter().skip(1).collect();
+        // It may be another item in the place of the one that both had.
+        let before = before.filter(|before| *before != there.entry);
+        if there.mark.is_none() {
+            mark.past.extend(before.as_ref().map(VersionId::of));
+        }
         let row = Passed {
             path: path.clone(),
             step: Step {
@@ -623,8 +634,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         missing: &mut BTreeSet<RelPath>,
         done: &mut Done,
     ) -> Result<(), Wrong> {
-        for path in self.edit(group, missing, done)? {
-            self.agree(&path, done).await?;
+        for (path, before) in self.edit(group, missing, done)? {
+            self.agree(&path, before, done).await?;
         }
         Ok(())
     }
@@ -698,13 +709,13 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         }
     }
 
-    /// Carries out changes here; returns the paths at which both have the same now.
+    /// Carries out changes here; returns the paths at which both have the same now, and what stood there before.
     fn edit(
         &self,
         group: Vec<Edit<L::Arrived>>,
         missing: &mut BTreeSet<RelPath>,
         done: &mut Done,
-    ) -> Result<Vec<RelPath>, Wrong> {
+    ) -> Result<Vec<(RelPath, Option<Entry>)>, Wrong> {
         let mut settled = Vec::new();
         if group.is_empty() {
             return Ok(settled);
@@ -719,7 +730,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 Outcome::Done | Outcome::Merged(_) => {
                     done.taken += 1;
                     match self.settle(&path)? {
-                        true => settled.push(path),
+                        true => settled.push((path, expect)),
                         false => self.due_again(path),
                     }
                     continue;

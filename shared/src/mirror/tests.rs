@@ -95,6 +95,7 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
         base: row(base),
         met: met(met_),
         there: there(there_),
+        last_batch: row(base).map(|row| row.batch).unwrap_or_default(),
     };
     let here_entry = known.here.entry();
     let there_entry = known.there.as_ref().map(|there| &there.entry);
@@ -151,6 +152,14 @@ fn what_is_here_and_there_is_told_apart() {
     // This machine was about to take it away, and never heard that it was done; and here it is again.
     check("1", "1@3", "1@3#1!", "-", "push");
     check("-", "-", "1@3#1!", "1 @3", "push");
+    // The pair agreed on it, and the link ended before this machine heard of that; but it had it.
+    check("2", "1@3", "-", "3 @9", "push");
+    check("2", "-", "-", "3 @9", "push");
+    check("1", "1@3", "-", "3 @9", "take");
+    check("2", "1@3", "-", "3 @9 /", "both");
+    check("2", "1@3", "-", "3 @9 !4", "both");
+    check("-", "-@9", "-", "1 @9", "push");
+    check("-", "-@9", "-", "1 @10", "take");
     // Removed there, changed here.
     check("2", "1@3", "1@3", "-", "push");
     // Removed here, changed there.
@@ -166,7 +175,7 @@ fn what_is_here_and_there_is_told_apart() {
     // Both were changed.
     check("2", "1@3", "-", "3 @3 + <1", "both");
     check("2", "1@3", "2@3#4", "3 @3 + #5 <1", "both");
-    check("2", "1@3", "-", "3 @9", "both");
+    check("2", "1@3", "-", "3 @99", "both");
     check("1", "1@3", "-", "2 @3 ~", "both");
     check("1", "-", "-", "? 2", "both");
     // What is there is as it was when both were equal, by content; but it was written again.
@@ -193,6 +202,7 @@ fn a_mark_travels_as_properties_within_the_limits() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
+        last_batch: Gen(5),
     };
     for name in ["a.md".to_owned(), "ä".repeat(127), "x".repeat(255)] {
         let path = RelPath::parse(&name).expect("a path");
@@ -249,6 +259,7 @@ fn a_mark_says_what_it_was_made_from() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
+        last_batch: Gen(5),
     };
     let agreed = mark_for(&known, &file("1"), &path(), PAIR, "vm", 1);
     assert_eq!((agreed.batch, agreed.edit), (Gen(5), false));
@@ -281,6 +292,7 @@ fn a_conflict_with_a_mirror_ends_in_a_copy() {
         base: row("1@3"),
         met: None,
         there: there("3 @3 + <1"),
+        last_batch: Gen(3),
     };
     let mut base = Base::new();
     if let Some(entry) = ancestor(PAIR, "mac", &path(), &known) {
