@@ -92,3 +92,6 @@ impl Replica {
         Ok(grown)
     }
 }
+
+#[cfg(test)]
+mod tests;

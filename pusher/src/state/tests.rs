@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use disk::quiet::Quiet;
 use shared::hash::{ContentHash, SetHash};
+use shared::mirror::{Step, Trail};
 use shared::transfer::Op;
 use shared::wire::Hello;
 
@@ -682,4 +683,38 @@ fn of_a_batch_that_leaves_something_nothing_is_told_in_advance() {
     bench.done.clear();
     bench.on(Event::Observed(vec![(path("b"), Sight::Is(file("2")))]));
     assert_eq!(bench.pushed()[0].settles, None, "another one is on its way");
+}
+
+#[test]
+fn what_crossed_by_the_mirror_is_what_both_come_from() {
+    let trail = |steps: &[(u64, &str)]| Trail {
+        batch: Gen(1),
+        steps: steps
+            .iter()
+            .map(|(writing, content)| Step {
+                writing: *writing,
+                entry: Some(file(content)),
+            })
+            .collect(),
+    };
+    let mut bench = Bench::new(&[("a", "0", 1)], &[("a", "0")]);
+    // This side has made 1 of what was agreed on, the receiver has taken that by the mirror, and this side has made 2 of it.
+    let told = |content, steps| vec![(path("a"), Sight::Is(file(content)), trail(steps))];
+    bench
+        .on(Event::Passed(told("1", &[(7, "1")])))
+        .on(Event::Observed(vec![is("a", "2")]))
+        .swept()
+        .on(Event::Linked)
+        .hello(Some(OURS));
+    let mut hash = SetHash::default();
+    hash.add(&path("a"), &file("1"));
+    bench
+        .on(Event::Frame(Frame::Seen(vec![is("a", "1")])))
+        .on(Event::Frame(Frame::Trails(told("1", &[(7, "1")]))))
+        .on(Event::Frame(Frame::Ready(hash)));
+    let pushed = bench.pushed();
+    let ops: Vec<_> = pushed.iter().flat_map(|batch| &batch.ops).collect();
+    assert_eq!(ops.len(), 1, "no copy: {ops:?}");
+    assert_eq!(ops[0].path, path("a"));
+    assert_eq!(ops[0].make, Some(file("2")));
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use disk::quiet::Quiet;
 use shared::hash::ContentHash;
+use shared::mirror::{Step, Trail};
 use shared::transfer::{Op, Source};
 
 use super::*;
@@ -447,4 +448,33 @@ fn a_batch_that_makes_the_trees_equal_is_its_own_proof() {
     assert!(!in_sync(|told| told ^ 1, Outcome::Done), "another tree");
     // Nothing has changed here, and the proof before still holds.
     assert!(in_sync(|told| told, Outcome::Gone));
+}
+
+#[test]
+fn the_greeting_tells_what_came_by_the_mirror() {
+    let mut bench = Bench::new(&[("a", "0", 1)], &[("a", "0")]);
+    let trail = |batch| Trail {
+        batch: Gen(batch),
+        steps: vec![Step::gone(7)],
+    };
+    let row = |batch| (path("a"), Sight::Absent, trail(batch));
+    bench.on(Event::Passed(vec![row(1)]));
+    assert_eq!(
+        bench.receiver.trees.sight(Side::Beta, &path("a")),
+        Sight::Absent
+    );
+    bench.ready();
+    let tells = |bench: &Bench, batch| {
+        let frame = Frame::Trails(vec![row(batch)]);
+        bench.sent().iter().filter(|sent| ***sent == frame).count()
+    };
+    let order: Vec<&str> = bench.sent().iter().map(|frame| frame.name()).collect();
+    let at = |name| order.iter().position(|sent| *sent == name);
+    assert!(
+        at("seen") < at("trails") && at("trails") < at("ready"),
+        "{order:?}"
+    );
+    assert_eq!(tells(&bench, 1), 1);
+    bench.on(Event::Passed(vec![row(2)]));
+    assert_eq!(tells(&bench, 2), 1, "and what comes later, at once");
 }
