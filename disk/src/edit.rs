@@ -93,6 +93,11 @@ impl Replica {
         let mut told = Told::default();
         for (op, carried) in ops.iter().zip(carried) {
             if let Some((row, moved)) = carried.row {
+                if row.entry.is_dir() && seen.row(&op.path) == Some(&row) {
+                    // A directory above that stands anyway: nothing has moved.
+                    outcomes.push(carried.outcome);
+                    continue;
+                }
                 told.row(&mut seen, op.path.clone(), row);
                 if moved {
                     (self.sink)(Report::Moved(op.path.clone()));

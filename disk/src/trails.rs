@@ -56,6 +56,18 @@ impl Replica {
         Ok(())
     }
 
+    /// Returns the trail of a path, if it is not over.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn trail(&self, path: &RelPath) -> Result<Option<Trail>, DiskError> {
+        let Some(trail) = self.index.trail(path) else {
+            return Ok(None);
+        };
+        let agreed = self.index.base_row(path)?;
+        Ok(Some(trail).filter(|trail| agreed.is_none_or(|row| row.batch <= trail.batch)))
+    }
+
     pub(crate) fn store_trails(&self, trails: &[(RelPath, Trail)]) -> Result<(), DiskError> {
         let changes = Changes {
             trails,

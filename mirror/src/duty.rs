@@ -125,6 +125,7 @@ pub async fn run<T: Target, L: Tree>(mirror: Mirror<Patient<T>, L>, parts: Parts
         failures: 0,
         fruitless: 0,
         moved: None,
+        gathers: None,
         // The tree is looked at when the node starts, and tells what it finds.
         next: Instant::now() + GATHER,
         is_for_moved: true,
@@ -186,6 +187,8 @@ struct Duty<T: Target, L: Tree> {
     fruitless: u32,
     /// Since when something waits that moved.
     moved: Option<Instant>,
+    /// Since when what moves is gathered for the next round.
+    gathers: Option<Instant>,
     next: Instant,
     /// Whether that is because something moved.
     is_for_moved: bool,
@@ -246,7 +249,8 @@ impl<T: Target, L: Tree> Duty<T, L> {
         }
         if self.purpose(standing).is_some() && self.mirror.due() > 0 {
             let now_ = Instant::now();
-            let since = *self.moved.get_or_insert(now_);
+            self.moved.get_or_insert(now_);
+            let since = *self.gathers.get_or_insert(now_);
             if self.failures == 0 {
                 let gathered = (now_ + GATHER).min(since + GATHER_MAX);
                 // What is still moving puts off a round that was due for it, and no other one before that.
@@ -261,6 +265,8 @@ impl<T: Target, L: Tree> Duty<T, L> {
 
     async fn round(&mut self, purpose: Purpose, standing: Standing) -> Result<Done, Wrong> {
         self.is_for_moved = false;
+        // What moves from now on is gathered anew.
+        self.gathers = None;
         if self.last_look.is_none() {
             self.tell(standing);
         }

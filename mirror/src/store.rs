@@ -25,7 +25,7 @@ use shared::tree::{Entry, Gen};
 use crate::target::{Item, Kind};
 
 /// The version of the tables. Another one is begun anew.
-const FORM: i64 = 2;
+const FORM: i64 = 3;
 /// Deletions that are remembered; of more, the latest.
 const GONE_MAX: i64 = 200_000;
 /// Deepest folder that is followed up to the root: a path has no more parts.
@@ -119,7 +119,7 @@ impl Store {
         self.sql.execute_batch(
             "BEGIN;
              DROP TABLE IF EXISTS items; DROP TABLE IF EXISTS met; DROP TABLE IF EXISTS gone;
-             DROP TABLE IF EXISTS uploads; DROP TABLE IF EXISTS facts;
+             DROP TABLE IF EXISTS uploads; DROP TABLE IF EXISTS sent; DROP TABLE IF EXISTS facts;
              CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
              CREATE TABLE items (
                  id TEXT PRIMARY KEY, parent TEXT NOT NULL, name TEXT NOT NULL, folder INTEGER NOT NULL,
@@ -131,6 +131,7 @@ impl Store {
                  id TEXT NOT NULL, version TEXT NOT NULL, going INTEGER NOT NULL
              ) WITHOUT ROWID;
              CREATE TABLE gone (path TEXT PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
+             CREATE TABLE sent (path TEXT NOT NULL, writing INTEGER NOT NULL, PRIMARY KEY (path, writing)) WITHOUT ROWID;
              CREATE TABLE uploads (
                  path TEXT PRIMARY KEY, entry BLOB NOT NULL, writing INTEGER NOT NULL, begun TEXT NOT NULL
              ) WITHOUT ROWID;",
@@ -583,6 +584,38 @@ impl Store {
             "DELETE FROM gone WHERE batch < (SELECT batch FROM gone ORDER BY batch DESC LIMIT 1 OFFSET ?1)",
             [GONE_MAX],
         )
+    }
+
+    /// Notes that a writing is begun at a path.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_sent(&self, path: &RelPath, writing: u64) -> Result<()> {
+        self.run(
+            "INSERT OR IGNORE INTO sent VALUES (?1, ?2)",
+            params![path.as_str(), writing.cast_signed()],
+        )
+    }
+
+    /// Returns the writings that were begun at a path since both had the same there.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn sent(&self, path: &RelPath) -> Result<Vec<u64>> {
+        let mut statement = self
+            .sql
+            .prepare_cached("SELECT writing FROM sent WHERE path = ?1")?;
+        let rows = statement.query_map([path.as_str()], |row| row.get::<_, i64>(0))?;
+        rows.map(|writing| writing.map(i64::cast_unsigned))
+            .collect()
+    }
+
+    /// Forgets them: both have the same.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn clear_sent(&self, path: &RelPath) -> Result<()> {
+        self.run("DELETE FROM sent WHERE path = ?1", [path.as_str()])
     }
 
     /// Notes how an upload goes on.

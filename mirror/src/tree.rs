@@ -7,7 +7,7 @@ use disk::Replica;
 use disk::mirrored::{self, Here, Moved};
 use disk::trails::Passed;
 use shared::merge::How;
-use shared::mirror::Step;
+use shared::mirror::{Step, Trail};
 use shared::path::RelPath;
 use shared::transfer::Outcome;
 use shared::tree::{Entry, Gen};
@@ -132,6 +132,12 @@ pub trait Tree {
     /// When that could not be made durable.
     fn passed(&self, rows: &[Passed]) -> Result<(), Wrong>;
 
+    /// Returns what the tree came through at a path.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn trail(&self, path: &RelPath) -> Result<Option<Trail>, Wrong>;
+
     /// Says what has arrived.
     fn entry_of(arrived: &Self::Arrived) -> &Entry;
 
@@ -235,6 +241,10 @@ impl Tree for Arc<Replica> {
 
     fn passed(&self, rows: &[Passed]) -> Result<(), Wrong> {
         Replica::passed(self, rows).map_err(|error| on_disk(&error))
+    }
+
+    fn trail(&self, path: &RelPath) -> Result<Option<Trail>, Wrong> {
+        Replica::trail(self, path).map_err(|error| on_disk(&error))
     }
 
     fn entry_of(arrived: &mirrored::Arrived) -> &Entry {

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 pub use trail::{STEPS_MAX, Step, Trail};
 
 use crate::hash::ContentHash;
-use crate::path::RelPath;
 use crate::transfer::TAKING_MAX;
 use crate::tree::{BaseRow, Entry, Gen, Sight};
 
@@ -58,7 +57,7 @@ pub struct Mark {
     pub sum: Option<[u8; 32]>,
     /// The pair that wrote it. Batch numbers mean nothing to another one.
     pub pair: u64,
-    /// The batch that the pair had agreed on for the path when it was written.
+    /// The batch in which the pair had agreed on just this; for an edit, up to which batch whoever wrote it knew what was agreed on.
     pub batch: Gen,
     /// Whether it is an edit that the pair had not agreed on then.
     pub edit: bool,
@@ -70,13 +69,16 @@ pub struct Mark {
     pub past: Vec<VersionId>,
     /// Its exact name in the tree.
     pub name: String,
-    /// The path that it was written for: a beginning of the hash of it.
+    /// The place that it was written for ([`place_in`]). What stands elsewhere was moved by a person.
     pub place: u64,
+    /// Of a folder: what it is known by in the marks of what lies in it, for ever. 0 otherwise.
+    pub tag: u64,
 }
 
-/// Returns what a mark says of a path.
-pub fn place_of(path: &RelPath) -> u64 {
-    let hash = ContentHash::of_bytes(path.as_str().as_bytes());
+/// Returns what a mark says of a place: a name in the folder of this tag. Where that folder lies is said by its own mark, so that a
+/// folder moves without a word about what is in it. The root has the tag 0.
+pub fn place_in(tag: u64, name: &str) -> u64 {
+    let hash = ContentHash::of_bytes(format!("{tag:x}/{name}").as_bytes());
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
@@ -87,6 +89,10 @@ pub struct There {
     pub entry: Entry,
     /// Its mark, if one was written.
     pub mark: Option<Mark>,
+    /// Whether it and all folders above it stand where their marks were written for.
+    pub is_here: bool,
+    /// The latest that the marks of the folders above it say: the batch, and whether it was an edit.
+    pub above: Option<(Gen, bool)>,
 }
 
 impl There {
@@ -95,6 +101,12 @@ impl There {
         self.mark
             .as_ref()
             .is_none_or(|mark| mark.entry != self.entry)
+    }
+
+    /// Returns as of which batch it stands here, and whether as an edit: a folder is moved with all that lies in it.
+    fn as_of(&self) -> Option<(Gen, bool)> {
+        let own = self.mark.as_ref().map(|mark| (mark.batch, mark.edit));
+        own.max(self.above.filter(|_| own.is_some()))
     }
 
     /// Returns what the mark of the next copy says of what stood there before: this one, and what this one says.
@@ -138,11 +150,12 @@ pub struct Known {
     pub there: Option<There>,
     /// The last batch of the pair that this machine knows of.
     pub last_batch: Gen,
+    /// The writings that this machine has had here itself: those that it has begun and not heard the end of, and what it has taken.
+    pub had: Vec<u64>,
 }
 
-/// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine,
-/// `node` its name.
-pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<Entry> {
+/// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine.
+pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
     let here = known.here.entry();
     let agreed = known.base.as_ref();
     let batch = agreed.map(|row| row.batch);
@@ -165,22 +178,21 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
                 None => met.writing == 0,
             }
     });
+    let as_of = there.as_of().filter(|_| ours.is_some() && there.is_here);
     // Whoever of the pair wrote an edit had it on disk then; what the pair agreed on later has taken it into account. And what this
     // machine wrote it had itself, also when it never heard that the writing was done. Unless a person moved it here.
-    let is_here = mark.is_some_and(|mark| mark.place == place_of(path));
     let is_past = !by_hand
-        && is_here
-        && ours.is_some_and(|mark| {
-            let is_overtaken = |batch| mark.batch < batch || mark.batch == batch && !mark.edit;
-            mark.node == node || batch.is_some_and(is_overtaken)
-        });
+        && (mark.is_some_and(|mark| known.had.contains(&mark.writing))
+            || as_of.is_some_and(|(as_of, edit)| {
+                batch.is_some_and(|batch| as_of < batch || as_of == batch && !edit)
+            }));
     // What the pair has agreed on both trees have had, also when this machine never heard that it was agreed. For a deletion that has
     // to be certain: a machine that was put back to an earlier day has not had what was made since.
-    let is_agreed = !by_hand && is_here && ours.is_some_and(|mark| !mark.edit);
-    let was_had = is_agreed
-        && mark.is_some_and(|mark| match here {
-            None => mark.batch <= known.last_batch,
-            Some(_) => !known.last_batch.is_behind(mark.batch, IN_FLIGHT_MAX),
+    let was_had = !by_hand
+        && as_of.is_some_and(|(as_of, edit)| match here {
+            _ if edit => false,
+            None => as_of <= known.last_batch,
+            Some(_) => !known.last_batch.is_behind(as_of, IN_FLIGHT_MAX),
         })
         && (here.is_none() || here != agreed.and_then(|row| row.entry.as_ref()));
     if is_unchanged || is_past || was_had {
@@ -201,19 +213,19 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
         .met
         .as_ref()
         .is_some_and(|met| met.entry == *here && batch.is_none_or(|batch| batch <= met.batch));
-    let is_behind = match mark {
+    let is_behind = match mark.filter(|_| there.is_here) {
         Some(mark) => {
             mark.past.contains(&own)
                 // It may be further behind than a mark can say.
                 || mark.past.len() >= PAST_MAX && is_as_met
-                || by_hand && mark.entry == *here
+                || by_hand && (mark.entry == *here || is_as_met)
                 || ours.is_some_and(|mark| {
                     agreed.is_some_and(|row| {
                         row.entry.as_ref() == Some(here) && mark.batch >= row.batch
                     })
                 })
         }
-        // A person put another file in the place of what both had.
+        // A person put another file in the place of what both had, or moved one there.
         None => is_as_met,
     };
     if is_behind {
@@ -224,31 +236,53 @@ pub fn ancestor(pair: u64, node: &str, path: &RelPath, known: &Known) -> Option<
     was.filter(|was| was != here && *was != there.entry)
 }
 
-/// Returns the mark for what this machine is about to write at a path. `past` is that of what stands there.
-pub fn mark_for(
-    known: &Known,
-    entry: &Entry,
-    path: &RelPath,
-    pair: u64,
-    node: &str,
-    writing: u64,
-) -> Mark {
+/// Who writes a mark, which writing it is, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Author<'a> {
+    /// The pair.
+    pub pair: u64,
+    /// The node.
+    pub node: &'a str,
+    /// The number of the writing.
+    pub writing: u64,
+    /// The tag of the folder that it is written in.
+    pub folder: u64,
+}
+
+/// Returns the mark for what this machine is about to write under a name. Its past is that of what stands there.
+pub fn mark_for(known: &Known, entry: &Entry, name: &str, author: Author<'_>) -> Mark {
     let agreed = known.base.as_ref();
+    let there = known.there.as_ref();
+    let before = there.and_then(|there| there.mark.as_ref());
+    let before = before.filter(|mark| mark.pair == author.pair);
+    let is_agreed = agreed.filter(|row| row.entry.as_ref() == Some(entry));
+    let tag = match entry {
+        Entry::Dir => before
+            .map(|mark| mark.tag)
+            .filter(|tag| *tag != 0)
+            .unwrap_or(author.writing),
+        _ => 0,
+    };
     Mark {
         entry: entry.clone(),
         sum: None,
-        pair,
-        batch: agreed.map(|row| row.batch).unwrap_or_default(),
-        edit: agreed.and_then(|row| row.entry.as_ref()) != Some(entry),
-        node: node.to_owned(),
-        writing,
-        past: known
-            .there
-            .as_ref()
-            .map(There::past_with_itself)
-            .unwrap_or_default(),
-        name: path.name().to_owned(),
-        place: place_of(path),
+        pair: author.pair,
+        // Whoever replaces a copy has looked at it.
+        batch: is_agreed.map_or_else(
+            || {
+                let rows = [agreed.map(|row| row.batch), before.map(|mark| mark.batch)];
+                let known_of = rows.into_iter().flatten().max().unwrap_or_default();
+                known.last_batch.max(known_of)
+            },
+            |row| row.batch,
+        ),
+        edit: is_agreed.is_none(),
+        node: author.node.to_owned(),
+        writing: author.writing,
+        past: there.map(There::past_with_itself).unwrap_or_default(),
+        name: name.to_owned(),
+        place: place_in(author.folder, name),
+        tag,
     }
 }
 
@@ -264,7 +298,7 @@ const FORM: &str = "1";
 const NOTHING: &str = "-";
 
 impl Mark {
-    /// Writes it as properties, each within [`PROPERTY_BYTES_MAX`] and none empty; 24 at most.
+    /// Writes it as properties, each within [`PROPERTY_BYTES_MAX`] and none empty; 25 at most.
     pub fn properties(&self) -> Vec<(String, String)> {
         let (kind, len) = match &self.entry {
             Entry::File { exec, len, .. } => (if *exec { "x" } else { "f" }, *len),
@@ -294,6 +328,7 @@ impl Mark {
             ("w", format!("{:x}", self.writing)),
             ("a", or_nothing(past.join(" "))),
             ("q", format!("{:x}", self.place)),
+            ("g", format!("{:x}", self.tag)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
@@ -337,6 +372,7 @@ impl Mark {
             past: past.collect::<Option<_>>()?,
             name: told("n", &get)?,
             place: number("q")?,
+            tag: number("g")?,
         })
     }
 }

@@ -91,6 +91,7 @@ fn mark(name: &str, bytes: &[u8], writing: u64) -> Mark {
         past: Vec::new(),
         name: name.to_owned(),
         place: writing,
+        tag: writing,
     }
 }
 

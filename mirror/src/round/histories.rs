@@ -336,7 +336,10 @@ impl World {
             }
         }
         for node in &self.nodes {
-            let notes = node.replica.notes();
+            let notes = Notes {
+                last_batch: batch,
+                ..node.replica.notes()
+            };
             node.replica
                 .commit(&rows, notes, batch, Durable::Nothing)
                 .expect("recorded");

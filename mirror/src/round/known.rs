@@ -1,8 +1,8 @@
 //! What is known about one path: here, there, and what both had.
 
-use shared::mirror::{Known, Met, There};
+use shared::mirror::{Known, Met, There, place_in};
 use shared::path::RelPath;
-use shared::tree::{BaseRow, Entry, Obstacle, Sight};
+use shared::tree::{BaseRow, Entry, Gen, Obstacle, Sight};
 
 use super::{Early, Mirror, Waits};
 use crate::patient::read_all;
@@ -12,6 +12,8 @@ use crate::tree::{Receives, Tree};
 
 /// Longest text that can be the target of a link, in bytes.
 const LINK_BYTES_MAX: u64 = 4096;
+/// The tag of a folder that a person has made.
+const UNMARKED: u64 = u64::MAX;
 /// How often in a row a download may bring nothing.
 const READ_TRIES: u32 = 5;
 
@@ -65,6 +67,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 met: met.as_ref().map(|met| met.met.clone()),
                 there,
                 last_batch: self.tree.last_batch(),
+                had: self.had(path)?,
             },
             at,
             met,
@@ -84,7 +87,62 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 _ => self.store.entry(&item.id)?,
             },
         };
-        Ok(entry.map(|entry| There { entry, mark }))
+        let Some(entry) = entry else { return Ok(None) };
+        let (is_here, above) = self.stands(item)?;
+        Ok(Some(There {
+            entry,
+            mark,
+            is_here,
+            above,
+        }))
+    }
+
+    /// Returns the writings at a path that this tree has had since it was last without anything there.
+    fn had(&self, path: &RelPath) -> Result<Vec<u64>, Wrong> {
+        let mut had = self.store.sent(path)?;
+        if let Some(trail) = self.tree.trail(path)? {
+            let steps = trail.steps.iter().take_while(|step| step.entry.is_some());
+            had.extend(steps.map(|step| step.writing));
+        }
+        Ok(had)
+    }
+
+    /// Says whether an item and all folders above it stand where their marks were written for, and what the marks of those folders say
+    /// last: the batch, and whether it was an edit.
+    fn stands(&self, item: &Item) -> Result<(bool, Option<(Gen, bool)>), Wrong> {
+        let (mut is_here, mut above) = (true, None);
+        let mut name = item.name.clone();
+        let mut place = item.mark.as_ref().map(|mark| mark.place);
+        let mut parent = item.parent.clone();
+        while parent != self.store.root() {
+            let Some(folder) = self.store.item(&parent)? else {
+                return Ok((false, above));
+            };
+            let tag = folder.mark.as_ref().map_or(UNMARKED, |mark| mark.tag);
+            is_here &= place.is_none_or(|place| place == place_in(tag, &name));
+            above = above.max(folder.mark.as_ref().map(|mark| (mark.batch, mark.edit)));
+            place = folder.mark.as_ref().map(|mark| mark.place);
+            (name, parent) = (folder.name, folder.parent);
+        }
+        is_here &= place.is_none_or(|place| place == place_in(0, &name));
+        Ok((is_here, above))
+    }
+
+    /// Says whether an item stands where its own mark was written for.
+    pub(super) fn is_in_place(&self, item: &Item) -> Result<bool, Wrong> {
+        let tag = self.tag_of(&item.parent)?;
+        let mark = item.mark.as_ref();
+        Ok(mark.is_none_or(|mark| mark.place == place_in(tag, &item.name)))
+    }
+
+    /// Returns the tag of a folder.
+    pub(super) fn tag_of(&self, folder: &str) -> Result<u64, Wrong> {
+        if folder == self.store.root() {
+            return Ok(0);
+        }
+        let folder = self.store.item(folder)?;
+        let mark = folder.and_then(|item| item.mark);
+        Ok(mark.map_or(UNMARKED, |mark| mark.tag))
     }
 
     /// Reads what is at due paths and has no mark that says what it is.
@@ -184,6 +242,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                     id: item.id.clone(),
                     version: item.version.clone(),
                 };
+                self.store.clear_sent(path)?;
                 if facts.met.as_ref() != Some(&met) {
                     self.pass(path, &facts)?;
                     self.store.set_met(path, &met)?;
@@ -191,6 +250,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 Ok(true)
             }
             (None, None, None) if facts.known.here == Sight::Absent => {
+                self.store.clear_sent(path)?;
                 if facts.met.is_some() {
                     self.pass(path, &facts)?;
                     self.store.clear_met(path)?;

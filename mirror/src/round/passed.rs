@@ -39,6 +39,11 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         self.tree.passed(&rows)?;
         // Its answer may be lost, too.
         self.store.together(|store| {
+            for Passed { path, step, .. } in &rows {
+                if step.entry.is_some() {
+                    store.add_sent(path, step.writing)?;
+                }
+            }
             for path in gone {
                 store.set_going(path)?;
             }

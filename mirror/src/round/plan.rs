@@ -54,9 +54,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         for path in &scope {
             self.state.borrow_mut().waits.remove(path.as_str());
             self.add(path, &mut region)?;
-            if region
-                .get(path)
-                .is_some_and(|facts| self.may_go(path, facts))
+            if let Some(facts) = region.get(path)
+                && self.may_go(path, facts)?
             {
                 planned.insert(path.clone());
             }
@@ -162,7 +161,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     }
 
     /// Says whether a path may be planned at all, and why not if a person should know.
-    fn may_go(&self, path: &RelPath, facts: &Facts) -> bool {
+    fn may_go(&self, path: &RelPath, facts: &Facts) -> Result<bool, Wrong> {
         let here = facts.known.here.entry();
         let is_dir = here.is_some_and(Entry::is_dir)
             || facts
@@ -172,7 +171,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 .is_some_and(|item| item.kind == Kind::Folder);
         // What the rules leave alone has no part in the mirror, on either side.
         if self.tree.ignores(path, is_dir) {
-            return false;
+            return Ok(false);
         }
         if let Some(Entry::Symlink { target }) = here
             && target.len() > LINK_TOLD_BYTES_MAX
@@ -186,7 +185,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 fix: "make it lead somewhere nearer".to_owned(),
             };
             self.wait(path.as_str(), waits);
-            return false;
+            return Ok(false);
         }
         if facts.is_foreign {
             let what = facts.at.item.as_ref().map(|item| match &item.kind {
@@ -203,10 +202,10 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                     .to_owned(),
             };
             self.wait(path.as_str(), waits);
-            return false;
+            return Ok(false);
         }
         for other in &facts.at.others {
-            if !self.is_left_over(other) {
+            if !self.is_left_over(other)? {
                 let waits = Waits {
                     code: "held.mirror_same_name",
                     text: format!(
@@ -217,20 +216,22 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 self.wait(path.as_str(), waits);
             }
         }
-        !facts.is_unread
+        Ok(!facts.is_unread)
     }
 
-    /// Says whether an item of a name that another one has is one that this node made, when the other node made one as well.
-    pub(super) fn is_left_over(&self, item: &crate::target::Item) -> bool {
+    /// Says whether an item of a name that another one has is one that this node made, when the other node made one as well. What a
+    /// person moved there is none.
+    pub(super) fn is_left_over(&self, item: &crate::target::Item) -> Result<bool, Wrong> {
         let mark = item.mark.as_ref();
-        mark.is_some_and(|mark| {
+        let is_as_written = mark.is_some_and(|mark| {
             let is_ours = mark.pair == self.setup.pair && mark.node == self.setup.node;
             let is_as_written = match &item.kind {
                 Kind::File { sum, .. } => sum.is_some() && *sum == mark.sum,
                 _ => false,
             };
             is_ours && is_as_written
-        })
+        });
+        Ok(is_as_written && self.is_in_place(item)?)
     }
 
     /// Names the copies of what lost there after whoever wrote it.
@@ -299,7 +300,7 @@ fn is_settled(facts: Option<&Facts>) -> bool {
 
 fn trees(setup: &Setup, region: &BTreeMap<RelPath, Facts>, own: Side, folds: bool) -> Trees {
     let row = |(path, facts): (&RelPath, &Facts)| {
-        let entry = ancestor(setup.pair, &setup.node, path, &facts.known)?;
+        let entry = ancestor(setup.pair, &facts.known)?;
         let row = BaseRow {
             entry: Some(entry),
             batch: Gen(1),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use disk::mirrored::Here;
-use disk::{Durable, KeptLimits, Look, Places, Replica, Report};
+use disk::{Durable, KeptLimits, Look, Notes, Places, Replica, Report};
 use shared::control::NodeSide;
 use shared::ignore::Rules;
 use shared::mirror::Trail;
@@ -18,6 +18,7 @@ use shared::reconcile::{ConflictRules, Mode};
 use shared::safety::{Cause, Limits};
 use shared::tree::{BaseRow, Gen};
 use shared::utc::UtcMs;
+use shared::wire::IndexId;
 
 use super::{Done, Mirror, Purpose, Setup};
 use crate::folder::{Folder, PRIVATE};
@@ -139,7 +140,11 @@ impl<T: Target> Node<T> {
             }
         };
         self.replica.each_here(visit).expect("visited");
-        let notes = self.replica.notes();
+        let notes = Notes {
+            last_batch: batch,
+            base_of: Some(IndexId([1; 16])),
+            ..self.replica.notes()
+        };
         self.replica
             .commit(&rows, notes, batch, Durable::Nothing)
             .expect("recorded");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use disk::trails::Passed;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::mirror::{Mark, Step, VersionId, mark_for};
+use shared::mirror::{Author, Mark, PAST_MAX, Step, VersionId, mark_for};
 use shared::path::RelPath;
 use shared::reconcile::{Conflict, Decision, Keep, Plan};
 use shared::transfer::{Op, Outcome, Source};
@@ -16,7 +16,7 @@ use shared::tree::{Entry, Side, Sight};
 
 use super::known::{Facts, Fetched, not_taken};
 use super::{Done, Early, Mirror, Waits, passed};
-use crate::store::Upload;
+use crate::store::{Place, Upload};
 use crate::sum;
 use crate::target::{At, Bytes, Item, Kind, Target, Writing, Wrong};
 use crate::tree::{Content, Edit, Tree};
@@ -140,15 +140,18 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         let (Some(there), Some(item)) = (&facts.known.there, &facts.at.item) else {
             return Ok(());
         };
-        if !there.is_by_hand() || !self.is_mine_to_mark(&facts) {
+        let is_new = there.is_by_hand() && self.is_mine_to_mark(&facts);
+        let is_moved = !there.is_by_hand() && !self.is_in_place(item)?;
+        if !is_new && !is_moved {
             return Ok(());
         }
-        let mut mark = self.mark(&facts, &there.entry, path);
+        let mut mark = self.mark(&facts, &there.entry, path)?;
         mark.sum = match item.kind {
             Kind::File { sum, .. } => sum,
             _ => None,
         };
-        mark.past = there.past_with_itself().into_iter().skip(1).collect();
+        let itself = VersionId::of(&there.entry);
+        mark.past.retain(|version| *version != itself);
         // It may be another item in the place of the one that both had.
         let before = before.filter(|before| *before != there.entry);
         if there.mark.is_none() {
@@ -163,17 +166,34 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             over: passed::before(there),
         };
         self.tree.passed(&[row])?;
+        self.store.add_sent(path, mark.writing)?;
         match self.target.set_mark(item, &mark).await {
             Ok(marked) => {
-                self.store.put(&marked, self.number()?)?;
-                self.settle(path)?;
+                self.answered(path, &marked)?;
                 done.changed += 1;
+                if !self.settle(path)? {
+                    self.due_again(path.clone());
+                }
                 Ok(())
             }
             // It is equal without a mark, too.
             Err(wrong) if wrong.is_local() => Ok(()),
             Err(wrong) => Err(wrong),
         }
+    }
+
+    /// Takes what the target answers a change with. A person may have moved the item while the call was on its way, and the change that
+    /// is told of that later is none any more.
+    fn answered(&self, path: &RelPath, item: &Item) -> Result<(), Wrong> {
+        let before = self.store.item(&item.id)?;
+        self.store.put(item, self.number()?)?;
+        if self.store.place(item)? != Place::Path(path.clone()) {
+            for known in before.iter().chain([item]) {
+                self.due_at(known, true)?;
+            }
+            self.due_again(path.clone());
+        }
+        Ok(())
     }
 
     /// Says whether the sum of what is there is known, so that a mark would hold.
@@ -188,7 +208,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     /// Takes away what this node made under a name at the same time as the other one.
     async fn clear_left_over(&self, facts: &Facts, done: &mut Done) -> Result<(), Wrong> {
         for item in &facts.at.others {
-            if self.is_left_over(item) {
+            if self.is_left_over(item)? {
                 match self.target.remove(item).await {
                     Ok(()) | Err(Wrong::Gone) => {
                         self.store.take_out(&item.id)?;
@@ -207,15 +227,28 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         Ok(number.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
-    fn mark(&self, facts: &Facts, entry: &Entry, path: &RelPath) -> Mark {
-        mark_for(
-            &facts.known,
-            entry,
-            path,
-            self.setup.pair,
-            &self.setup.node,
-            self.writing_for(path),
-        )
+    fn mark(&self, facts: &Facts, entry: &Entry, path: &RelPath) -> Result<Mark, Wrong> {
+        let folder = match self.parent_of(path)? {
+            Some(parent) => self.tag_of(&parent)?,
+            None => 0,
+        };
+        let author = Author {
+            pair: self.setup.pair,
+            node: &self.setup.node,
+            writing: self.writing_for(path),
+            folder,
+        };
+        let mut mark = mark_for(&facts.known, entry, path.name(), author);
+        // Where nothing stands, what stood there before still is its past.
+        let trail = self.tree.trail(path)?.unwrap_or_default();
+        let steps = trail.steps.iter().filter_map(|step| step.entry.as_ref());
+        for version in steps.filter(|was| *was != entry).map(VersionId::of) {
+            if !mark.past.contains(&version) {
+                mark.past.push(version);
+            }
+        }
+        mark.past.truncate(PAST_MAX);
+        Ok(mark)
     }
 
     /// Changes the target.
@@ -339,13 +372,13 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             };
             if op.only_turns_bit() {
                 let Some(make) = &op.make else { return Ok(()) };
-                let mut mark = self.mark(&facts, make, path);
+                let mut mark = self.mark(&facts, make, path)?;
                 mark.sum = match item.kind {
                     Kind::File { sum, .. } => sum,
                     _ => None,
                 };
                 let marked = self.target.set_mark(&item, &mark).await?;
-                self.store.put(&marked, self.number()?)?;
+                self.answered(path, &marked)?;
             } else {
                 self.remove(path, &item).await?;
             }
@@ -356,16 +389,19 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 self.due_again(path.clone());
                 return Ok(());
             };
-            let mark = self.mark(&facts, &Entry::Dir, path);
+            let mark = self.mark(&facts, &Entry::Dir, path)?;
             let at = At {
                 parent: &parent,
                 name: path.name(),
             };
             let made = self.target.make_folder(at, &mark).await?;
-            self.store.put(&made, self.number()?)?;
+            self.answered(path, &made)?;
             done.changed += 1;
         }
-        self.settle(path)?;
+        if !self.settle(path)? {
+            // Another one of the name, say.
+            self.due_again(path.clone());
+        }
         Ok(())
     }
 
@@ -410,7 +446,12 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             return Ok(());
         };
         let below = self.store.below(from)?;
-        let mut mark = self.mark(&self.facts(to)?, make, to);
+        let mut mark = self.mark(&self.facts(to)?, make, to)?;
+        if let Some(moved) = &item.mark
+            && moved.tag != 0
+        {
+            mark.tag = moved.tag;
+        }
         mark.sum = match item.kind {
             Kind::File { sum, .. } => sum,
             _ => None,
@@ -428,7 +469,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 return Err(wrong);
             }
         };
-        self.store.put(&moved, self.number()?)?;
+        self.answered(to, &moved)?;
         done.changed += 1;
         for path in below.iter().chain([from]) {
             if !self.settle(path)? {
@@ -492,7 +533,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 (Box::new(original), mtime_ns)
             }
         };
-        let mut mark = self.mark(&facts, &make, &path);
+        let mut mark = self.mark(&facts, &make, &path)?;
         mark.sum = Some(sum::of(&*bytes)?);
         let mut begun = None;
         match self.store.upload(&path)? {
@@ -562,7 +603,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     ) -> Result<(), Wrong> {
         match written {
             Ok(Some((item, bytes))) => {
-                self.store.put(&item, self.number()?)?;
+                self.answered(&path, &item)?;
                 self.store.clear_upload(&path)?;
                 done.pushed += 1;
                 done.bytes += bytes;

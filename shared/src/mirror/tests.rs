@@ -1,4 +1,5 @@
 use super::*;
+use crate::path::RelPath;
 use crate::reconcile::{
     ConflictRules, Decisions, Mode, Naming, Policy, Verdict, leaf_verdict, reconcile,
 };
@@ -15,12 +16,9 @@ fn file(text: &str) -> Entry {
     }
 }
 
-fn path() -> RelPath {
-    RelPath::parse("a").expect("a path")
-}
-
 /// Reads one place: `-` for nothing, else a content, with `@N` for the batch, `+` for an edit, `#N` for the writing, `<x,y` for the
-/// past, `!x` for what a person made of it, `~` for another pair, `=` for what this machine wrote, `/` for what was moved here; without a mark `?`.
+/// past, `!x` for what a person made of it, `~` for another pair, `=` for what this machine has had, `/` for what was moved here, `^N` for the
+/// batch of the folder above; without a mark `?`.
 fn there(text: &str) -> Option<There> {
     if text == "-" {
         return None;
@@ -29,7 +27,12 @@ fn there(text: &str) -> Option<There> {
     let content = words.next().expect("a content");
     if content == "?" {
         let entry = file(words.next().expect("a content"));
-        return Some(There { entry, mark: None });
+        return Some(There {
+            entry,
+            mark: None,
+            is_here: true,
+            above: None,
+        });
     }
     let mut mark = Mark {
         entry: file(content),
@@ -41,9 +44,11 @@ fn there(text: &str) -> Option<There> {
         writing: 1,
         past: Vec::new(),
         name: "a".to_owned(),
-        place: place_of(&path()),
+        place: place_in(0, "a"),
+        tag: 0,
     };
     let mut entry = mark.entry.clone();
+    let (mut is_here, mut above) = (true, None);
     for word in words {
         let (sign, rest) = word.split_at(1);
         match sign {
@@ -58,14 +63,17 @@ fn there(text: &str) -> Option<There> {
             }
             "!" => entry = file(rest),
             "~" => mark.pair = 8,
-            "/" => mark.place = 0,
-            "=" => mark.node = "mac".to_owned(),
+            "/" => is_here = false,
+            "^" => above = Some((Gen(rest.parse().expect("a number")), true)),
+            "=" => {}
             other => panic!("{other}"),
         }
     }
     Some(There {
         entry,
         mark: Some(mark),
+        is_here,
+        above,
     })
 }
 
@@ -96,13 +104,17 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
         met: met(met_),
         there: there(there_),
         last_batch: row(base).map(|row| row.batch).unwrap_or_default(),
+        had: match there_.contains(" =") {
+            true => vec![1],
+            false => Vec::new(),
+        },
     };
     let here_entry = known.here.entry();
     let there_entry = known.there.as_ref().map(|there| &there.entry);
     let found = if here_entry == there_entry {
         "same"
     } else {
-        let was = ancestor(PAIR, "mac", &path(), &known);
+        let was = ancestor(PAIR, &known);
         match leaf_verdict(Mode::TwoWaySafe, was.as_ref(), here_entry, there_entry) {
             Verdict::Copy { to: Side::Beta } => "push",
             Verdict::Copy { to: Side::Alpha } => "take",
@@ -114,6 +126,19 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
         found, expected,
         "here {here}, base {base}, met {met_}, there {there_}"
     );
+}
+
+fn path() -> RelPath {
+    RelPath::parse("a").expect("a path")
+}
+
+fn author(node: &str, writing: u64) -> Author<'_> {
+    Author {
+        pair: PAIR,
+        node,
+        writing,
+        folder: 0,
+    }
 }
 
 #[test]
@@ -171,7 +196,11 @@ fn what_is_here_and_there_is_told_apart() {
     check("2", "1@3", "-", "3 @3 + = !4", "both");
     // A person moved there what was written for another path.
     check("-", "-@9", "-", "1 @3 /", "take");
-    check("-", "-", "-", "1 @3 = /", "take");
+    check("1", "1@3", "1@3", "2 @3 /", "take");
+    check("-", "-@9", "-", "1 @9 /", "take");
+    // Or it lies in a folder that was moved, with what it holds.
+    check("-", "-@9", "-", "1 @3 ^9", "take");
+    check("-", "-@9", "-", "1 @3 ^8", "push");
     // Both were changed.
     check("2", "1@3", "-", "3 @3 + <1", "both");
     check("2", "1@3", "2@3#4", "3 @3 + #5 <1", "both");
@@ -184,6 +213,8 @@ fn what_is_here_and_there_is_told_apart() {
     check("1", "1@3", "1@3", "1 @3 !2", "take");
     check("1", "1@3", "-", "1 @3 !2", "take");
     check("4", "4@9", "-", "1 @3 !2", "both");
+    check("3", "1@3", "3@3", "1 @3 !2", "take");
+    check("4", "1@3", "3@3", "1 @3 !2", "both");
     check("1", "1@3", "1@3", "? 2", "take");
     check("-", "-", "-", "? 2", "take");
     check("-", "-@9", "-", "? 2", "take");
@@ -202,11 +233,17 @@ fn a_mark_travels_as_properties_within_the_limits() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
-        last_batch: Gen(5),
+        last_batch: Gen(6),
+        had: Vec::new(),
     };
     for name in ["a.md".to_owned(), "ä".repeat(127), "x".repeat(255)] {
         let path = RelPath::parse(&name).expect("a path");
-        let mut mark = mark_for(&known, &file("3"), &path, PAIR, &"n".repeat(64), u64::MAX);
+        let mut mark = mark_for(
+            &known,
+            &file("3"),
+            path.name(),
+            author(&"n".repeat(64), u64::MAX),
+        );
         mark.sum = Some([0xab; 32]);
         mark.past = (0..20).map(|n| VersionId(u64::MAX - n)).collect();
         let properties = mark.properties();
@@ -237,7 +274,7 @@ fn a_mark_travels_as_properties_within_the_limits() {
     let link = Entry::Symlink {
         target: "../x".into(),
     };
-    let mark = mark_for(&known, &link, &path(), PAIR, "vm", 1);
+    let mark = mark_for(&known, &link, "a", author("vm", 1));
     let properties = mark.properties();
     let get = |wanted: &str| {
         let found = properties.iter().find(|(key, _)| key == wanted);
@@ -247,7 +284,7 @@ fn a_mark_travels_as_properties_within_the_limits() {
     let long = Entry::Symlink {
         target: "../x/".repeat(LINK_TOLD_BYTES_MAX / 5).into(),
     };
-    let long = mark_for(&known, &long, &path(), PAIR, "vm", 1).properties();
+    let long = mark_for(&known, &long, "a", author("vm", 1)).properties();
     assert!(long.len() <= 30, "{}", long.len());
     assert_eq!(Mark::parse(|_| None), None);
 }
@@ -259,16 +296,45 @@ fn a_mark_says_what_it_was_made_from() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
-        last_batch: Gen(5),
+        last_batch: Gen(6),
+        had: Vec::new(),
     };
-    let agreed = mark_for(&known, &file("1"), &path(), PAIR, "vm", 1);
+    let agreed = mark_for(&known, &file("1"), "a", author("vm", 1));
     assert_eq!((agreed.batch, agreed.edit), (Gen(5), false));
-    let edit = mark_for(&known, &file("3"), &path(), PAIR, "vm", 1);
-    assert_eq!((edit.batch, edit.edit), (Gen(5), true));
+    let edit = mark_for(&known, &file("3"), "a", author("vm", 1));
+    assert_eq!((edit.batch, edit.edit), (Gen(6), true), "it knew of all");
     let past: Vec<VersionId> = ["2", "1", "0"]
         .map(|text| VersionId::of(&file(text)))
         .into();
     assert_eq!(edit.past, past);
+}
+
+#[test]
+fn a_folder_is_known_by_its_first_mark() {
+    let known = |there| Known {
+        here: Sight::Is(Entry::Dir),
+        base: None,
+        met: None,
+        there,
+        last_batch: Gen(6),
+        had: Vec::new(),
+    };
+    let first = mark_for(&known(None), &Entry::Dir, "d", author("vm", 7));
+    assert_eq!((first.tag, first.place), (7, place_in(0, "d")));
+    let there = There {
+        entry: Entry::Dir,
+        mark: Some(first),
+        is_here: true,
+        above: None,
+    };
+    let again = mark_for(&known(Some(there)), &Entry::Dir, "d", author("mac", 9));
+    assert_eq!((again.tag, again.writing), (7, 9));
+    assert_ne!(place_in(7, "x"), place_in(9, "x"));
+    assert_ne!(
+        place_in(0x7, "1/x"),
+        place_in(0x71, "x"),
+        "names have no slash"
+    );
 }
 
 #[test]
@@ -293,9 +359,10 @@ fn a_conflict_with_a_mirror_ends_in_a_copy() {
         met: None,
         there: there("3 @3 + <1"),
         last_batch: Gen(3),
+        had: Vec::new(),
     };
     let mut base = Base::new();
-    if let Some(entry) = ancestor(PAIR, "mac", &path(), &known) {
+    if let Some(entry) = ancestor(PAIR, &known) {
         let row = BaseRow {
             entry: Some(entry),
             batch: Gen(1),
