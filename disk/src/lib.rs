@@ -46,7 +46,7 @@ pub mod tree_files;
 mod trouble;
 mod volume;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -163,8 +163,8 @@ pub struct Replica {
     /// Whether the volume cannot exchange two names.
     weaker: AtomicBool,
     mismatches: Arc<AtomicU64>,
-    /// Whether the whole tree was looked at since this was opened.
-    is_swept: AtomicBool,
+    /// What the looks left open since the whole tree was looked at; `None` before.
+    left_open: Mutex<Option<BTreeSet<RelPath>>>,
     /// Who follows what moves, if somebody does.
     follower: Mutex<Option<mirrored::Follower>>,
     pool: rayon::ThreadPool,
@@ -315,7 +315,7 @@ impl Replica {
             stamped: Mutex::default(),
             weaker: AtomicBool::new(false),
             mismatches: Arc::default(),
-            is_swept: AtomicBool::new(false),
+            left_open: Mutex::default(),
             follower: Mutex::default(),
             pool,
             #[cfg(test)]

@@ -197,8 +197,8 @@ impl Replica {
             if open.unknown.is_empty() {
                 self.rules_applied(&rules);
             }
-            self.is_swept.store(true, Ordering::Relaxed);
         }
+        self.leave_open(what, complete, &open.again);
         self.snapshots.prune(&self.root, Instant::now());
         let again = open.again.len();
         tracing::debug!(
@@ -217,6 +217,22 @@ impl Replica {
             reread_bytes: outcome.reread_bytes,
             rotten: open.rotten.into_iter().collect(),
         })
+    }
+
+    /// Notes what this look was to tell and could not.
+    fn leave_open(&self, what: &Look, complete: bool, again: &BTreeSet<RelPath>) {
+        let mut left_open = lock(&self.left_open);
+        match (what, left_open.as_mut()) {
+            (Look::All | Look::Deep, _) if complete => *left_open = Some(again.clone()),
+            (Look::Paths(paths), Some(open)) if complete => {
+                for path in paths {
+                    open.remove(path);
+                }
+                open.extend(again.iter().cloned());
+            }
+            (_, Some(open)) => open.extend(again.iter().cloned()),
+            (_, None) => {}
+        }
     }
 
     /// Turns hints into what is worth a look: the path itself, or whatever above it is not known to be

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustix::fs::fstat;
@@ -164,7 +163,15 @@ impl Replica {
     /// Says whether the whole tree was looked at since this was opened. Before, what was there last time counts as standing here, and
     /// what came since as absent.
     pub fn is_known(&self) -> bool {
-        self.is_swept.load(Ordering::Relaxed)
+        lock(&self.left_open).is_some()
+    }
+
+    fn is_left_open(&self, path: &RelPath) -> bool {
+        let open = lock(&self.left_open);
+        open.as_ref().is_some_and(|open| {
+            !open.is_empty()
+                && (open.contains(path) || path.ancestors().any(|above| open.contains(&above)))
+        })
     }
 
     /// Returns what stands at a path.
@@ -172,11 +179,14 @@ impl Replica {
     /// # Errors
     /// When the index cannot be read.
     pub fn here(&self, path: &RelPath) -> Result<Here, DiskError> {
-        let seen = lock(&self.seen);
-        Ok(Here {
-            sight: sight(seen.get(path)),
-            base: self.index.base_row(path)?,
-        })
+        let seen = sight(lock(&self.seen).get(path));
+        // A look that could not tell has not seen that nothing is there.
+        let sight = match seen {
+            Sight::Absent if self.is_left_open(path) => Sight::Blocked(Obstacle::Unstable),
+            seen => seen,
+        };
+        let base = self.index.base_row(path)?;
+        Ok(Here { sight, base })
     }
 
     /// Returns the paths below `top` at which something stands, or the pair has agreed on something, in order.

@@ -152,6 +152,8 @@ pub struct Known {
     pub last_batch: Gen,
     /// The writings that this machine has had here itself: those that it has begun and not heard the end of, and what it has taken.
     pub had: Vec<u64>,
+    /// Whether anything crossed by the mirror at the path since the pair agreed. Then it is an edit to go back to what was agreed on.
+    pub crossed: bool,
 }
 
 /// Returns what counts as the last common state of this machine and the mirror, for the planning. `pair` is the pair of this machine.
@@ -255,7 +257,7 @@ pub fn mark_for(known: &Known, entry: &Entry, name: &str, author: Author<'_>) ->
     let there = known.there.as_ref();
     let before = there.and_then(|there| there.mark.as_ref());
     let before = before.filter(|mark| mark.pair == author.pair);
-    let is_agreed = agreed.filter(|row| row.entry.as_ref() == Some(entry));
+    let is_agreed = agreed.filter(|row| row.entry.as_ref() == Some(entry) && !known.crossed);
     let tag = match entry {
         Entry::Dir => before
             .map(|mark| mark.tag)

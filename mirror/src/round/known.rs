@@ -50,6 +50,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         };
         let met = self.store.met(path)?;
         let at = self.store.at(path)?;
+        let had = self.had(path)?;
         let (mut is_foreign, mut is_unread) = (false, false);
         let there = match &at.item {
             None => None,
@@ -67,7 +68,8 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 met: met.as_ref().map(|met| met.met.clone()),
                 there,
                 last_batch: self.tree.last_batch(),
-                had: self.had(path)?,
+                had: had.0,
+                crossed: had.1,
             },
             at,
             met,
@@ -97,14 +99,16 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         }))
     }
 
-    /// Returns the writings at a path that this tree has had since it was last without anything there.
-    fn had(&self, path: &RelPath) -> Result<Vec<u64>, Wrong> {
+    /// Returns the writings at a path that this tree has had since it was last without anything there, and whether it has a trail.
+    fn had(&self, path: &RelPath) -> Result<(Vec<u64>, bool), Wrong> {
         let mut had = self.store.sent(path)?;
-        if let Some(trail) = self.tree.trail(path)? {
+        let trail = self.tree.trail(path)?;
+        let crossed = trail.is_some();
+        if let Some(trail) = trail {
             let steps = trail.steps.iter().take_while(|step| step.entry.is_some());
             had.extend(steps.map(|step| step.writing));
         }
-        Ok(had)
+        Ok((had, crossed))
     }
 
     /// Says whether an item and all folders above it stand where their marks were written for, and what the marks of those folders say

@@ -10,7 +10,7 @@ use shared::reconcile::{
     Conflict, ConflictRules, Hold, Mode, Naming, Plan, Policy, copy_of, reconcile, with_moves,
 };
 use shared::transfer::Source;
-use shared::tree::{Base, BaseRow, Entry, Gen, Side, Sight, Trees};
+use shared::tree::{Base, BaseRow, Entry, Gen, Obstacle, Side, Sight, Trees};
 use shared::utc::UtcMs;
 
 use super::known::Facts;
@@ -96,6 +96,10 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 && *side == own
             {
                 self.state.borrow_mut().blocked.insert(path.clone());
+                if matches!(hold, Hold::Obstacle(_, Obstacle::Unstable)) {
+                    // It may turn out that nothing is there, which nobody tells.
+                    self.due_again(path.clone());
+                }
             }
             if let Some(waits) = held(path, hold, own) {
                 self.wait(path.as_str(), waits);

@@ -108,6 +108,7 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
             true => vec![1],
             false => Vec::new(),
         },
+        crossed: false,
     };
     let here_entry = known.here.entry();
     let there_entry = known.there.as_ref().map(|there| &there.entry);
@@ -235,6 +236,7 @@ fn a_mark_travels_as_properties_within_the_limits() {
         there: there("2 @4 + <1,0"),
         last_batch: Gen(6),
         had: Vec::new(),
+        crossed: false,
     };
     for name in ["a.md".to_owned(), "ä".repeat(127), "x".repeat(255)] {
         let path = RelPath::parse(&name).expect("a path");
@@ -298,11 +300,18 @@ fn a_mark_says_what_it_was_made_from() {
         there: there("2 @4 + <1,0"),
         last_batch: Gen(6),
         had: Vec::new(),
+        crossed: false,
     };
     let agreed = mark_for(&known, &file("1"), "a", author("vm", 1));
     assert_eq!((agreed.batch, agreed.edit), (Gen(5), false));
     let edit = mark_for(&known, &file("3"), "a", author("vm", 1));
     assert_eq!((edit.batch, edit.edit), (Gen(6), true), "it knew of all");
+    let crossed = Known {
+        crossed: true,
+        ..known.clone()
+    };
+    let back = mark_for(&crossed, &file("1"), "a", author("vm", 1));
+    assert_eq!((back.batch, back.edit), (Gen(6), true), "back is an edit");
     let past: Vec<VersionId> = ["2", "1", "0"]
         .map(|text| VersionId::of(&file(text)))
         .into();
@@ -318,6 +327,7 @@ fn a_folder_is_known_by_its_first_mark() {
         there,
         last_batch: Gen(6),
         had: Vec::new(),
+        crossed: false,
     };
     let first = mark_for(&known(None), &Entry::Dir, "d", author("vm", 7));
     assert_eq!((first.tag, first.place), (7, place_in(0, "d")));
@@ -360,6 +370,7 @@ fn a_conflict_with_a_mirror_ends_in_a_copy() {
         there: there("3 @3 + <1"),
         last_batch: Gen(3),
         had: Vec::new(),
+        crossed: false,
     };
     let mut base = Base::new();
     if let Some(entry) = ancestor(PAIR, &known) {
