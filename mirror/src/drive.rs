@@ -510,15 +510,20 @@ impl Target for Drive {
                 call.param("fields", fields).delegate(ear).doit().await
             })
             .await?;
+        let whose = about.user.and_then(|user| user.email_address);
+        let (folder, whose) = (&self.place.folder, whose.unwrap_or_default());
+        if let Some(drive) = &self.place.drive {
+            // The quota is that of the person, which does not count there.
+            let name = format!("\"{folder}\" in the shared drive {drive}, as {whose}");
+            return Ok(About {
+                name,
+                ..About::default()
+            });
+        }
         let quota = about.storage_quota.unwrap_or_default();
         let bytes = |count: Option<i64>| count.map(i64::unsigned_abs);
-        let whose = about.user.and_then(|user| user.email_address);
         Ok(About {
-            name: format!(
-                "\"{}\" in the Drive of {}",
-                self.place.folder,
-                whose.unwrap_or_default()
-            ),
+            name: format!("\"{folder}\" in the Drive of {whose}"),
             used: bytes(quota.usage).unwrap_or(0),
             limit: bytes(quota.limit),
         })

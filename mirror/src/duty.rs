@@ -456,7 +456,7 @@ fn problem(state: MirrorState, wrong: Option<&Wrong>) -> Option<Problem> {
             "degraded.mirror_full",
             "the mirror has no room for some files; what it has stays, and the rest is tried again"
                 .to_owned(),
-            "empty its trash, or get more room there",
+            "empty its trash, or get more room there; a service account has none of its own and needs a shared_drive in [mirror]",
         ),
         MirrorState::NoFolder => (
             "degraded.mirror_folder",

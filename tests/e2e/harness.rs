@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 pub(crate) use compare::{assert_equal, difference, listing, snapshot};
-pub(crate) use drive::{Call, DriveApi, oauth};
+pub(crate) use drive::{Call, DriveApi, SHARED_DRIVE, oauth, service};
 pub(crate) use node::{Node, Side};
 pub(crate) use pair::Pair;
 pub(crate) use program::{Answer, command, layer_sync, layer_sync_told, run};

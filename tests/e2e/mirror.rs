@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Call, DriveApi, Node, Pair, Relay, SOON, layer_sync, oauth, read, snapshot, wait_until, wish,
-    write,
+    Call, DriveApi, Node, Pair, Relay, SHARED_DRIVE, SOON, layer_sync, oauth, read, service,
+    snapshot, wait_until, wish, write,
 };
 
 /// How long the link is down before the mirror is the road, and how often it is looked at then.
@@ -762,4 +762,85 @@ fn without_a_mirror_the_verbs_say_so() {
         assert!(said.contains("no mirror"), "{said}");
     }
     assert_eq!(mirror(&pair.pusher), Value::Null);
+}
+
+#[test]
+fn a_service_account_mirrors_into_a_shared_drive() {
+    let api = DriveApi::start();
+    let pair = Pair::strangers();
+    pair.init();
+    let node = &pair.pusher;
+    let url = api.url();
+    write(&node.root, "notes/a.md", "of the studio");
+    let auth = |file: &Path| {
+        let file = file.to_str().unwrap();
+        node.ask([
+            "mirror",
+            "auth",
+            "--all",
+            "--api",
+            &url,
+            "--service-account",
+            file,
+        ])
+    };
+    let key = node.home.join("account.json");
+    fs::write(&key, "{}").unwrap();
+    let refused = auth(&key).exits(1).stderr;
+    assert!(
+        refused.contains("is no key of a service account"),
+        "{refused}"
+    );
+    fs::write(&key, service::key_file(&url).to_string()).unwrap();
+    auth(&key).exits(0);
+    let stored = node.home.join("keys/drive.json");
+    let mode = fs::metadata(&stored).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Its key is stored for the node; the file is not needed any more.
+    fs::remove_file(&key).unwrap();
+
+    // It has no storage of its own.
+    let settings = |more: &str| {
+        format!(
+            "target = \"drive\"\nname = \"knowledge\"\nbudget = 60000\napi = \"{url}\"\n{more}{SOON_ROAD}"
+        )
+    };
+    let text = fs::read_to_string(node.home.join("config.toml")).unwrap();
+    section(node, &settings(""));
+    let mut pair = pair;
+    pair.pusher.start();
+    wait_until("it says that there is no room", SOON, || {
+        pair.pusher
+            .problems()
+            .contains(&"degraded.mirror_full".to_owned())
+    });
+    pair.pusher.stop();
+    fs::write(pair.pusher.home.join("config.toml"), text).unwrap();
+    section(
+        &pair.pusher,
+        &settings(&format!("shared_drive = \"{SHARED_DRIVE}\"\n")),
+    );
+    pair.pusher.start();
+    push(&pair.pusher);
+    let root = api.id(SHARED_DRIVE, "knowledge");
+    let seen = api.seen(&root);
+    let file = seen.iter().find(|seen| seen.path == "notes/a.md");
+    assert_eq!(file.unwrap().bytes.as_deref(), Some(&b"of the studio"[..]));
+    let verified = pair.pusher.ask(["mirror", "verify", "--json"]);
+    assert_eq!(verified.exits(0).json()["equal"], 1);
+    // What another member of the drive does comes here, and tokens that are over are asked for again.
+    api.expire_tokens();
+    let id = api.id(&api.id(&root, "notes"), "a.md");
+    api.person_edits(&id, b"by a member");
+    push(&pair.pusher);
+    assert_eq!(
+        read(&pair.pusher.root, "notes/a.md").as_deref(),
+        Some("by a member")
+    );
+    let signed = api
+        .calls()
+        .iter()
+        .filter(|call| call.kind == "token" && call.answer == 200)
+        .count();
+    assert!(signed >= 3, "one for each start, and one since: {signed}");
 }

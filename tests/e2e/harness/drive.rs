@@ -11,6 +11,7 @@ mod files;
 mod json;
 pub(crate) mod oauth;
 mod serve;
+pub(crate) mod service;
 mod uploads;
 
 #[cfg(test)]

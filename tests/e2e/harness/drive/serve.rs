@@ -296,7 +296,7 @@ impl State {
         let form = || pairs(&String::from_utf8_lossy(body));
         match kind {
             "token" => {
-                let (code, body) = self.oauth.token(&form());
+                let (code, body) = self.oauth.token(&form(), &url);
                 return Ok(plain(code, &body));
             }
             "device" => {
