@@ -9,6 +9,7 @@
 //! * What is reported and what became of a batch leave in the order in which they became true.
 
 mod answers;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use disk::{Look, Notes, RulesFile, Stored};
 use shared::control::{
     self, Change, Event as Told, Happening, LeaseView, NodeSide, Problem, Request, Response,
 };
-use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
+use shared::ignore::{RULES_FILE, Rules};
 use shared::path::RelPath;
 use shared::transfer::{Batch, Item, Need, Op, Outcome, TAKING_MAX, moved_ops};
 use shared::tree::{BaseRow, Entry, GEN_GROWTH_MAX, Gen, PATHS_MAX, Side, Sight, Trees};
@@ -839,49 +840,6 @@ impl Receiver {
                 batch,
             };
             self.settle(op.path, row);
-        }
-    }
-
-    // Rules
-
-    fn set_rules(&mut self, rules: Rules) {
-        self.degraded
-            .retain(|problem| problem.code != "degraded.ignore");
-        if self.notes.ignore == rules.text() {
-            return;
-        }
-        self.notes.ignore = rules.text().to_owned();
-        self.actions.push(Action::SetRules(rules));
-        self.rules_sweep = Some(self.looks.ask_sweep());
-    }
-
-    fn rules_refused(&mut self, refused: &RulesRefused) {
-        self.degraded
-            .retain(|problem| problem.code != "degraded.ignore");
-        self.degraded.push(Problem {
-            code: "degraded.ignore".into(),
-            severity: control::Health::Degraded,
-            path: Some(RULES_FILE.into()),
-            text: format!("{refused}; the rules before it stay in force"),
-            fix: format!("correct {RULES_FILE}"),
-        });
-    }
-
-    fn rules_read(&mut self, file: Option<RulesFile>) {
-        let (content, text) = match file {
-            Some(file) => (Some(file.content), file.text),
-            None => (None, Ok(String::new())),
-        };
-        let agreed = RelPath::parse(RULES_FILE)
-            .ok()
-            .and_then(|path| self.trees.agreed(&path));
-        match agreed_rules(content.as_ref(), &text, agreed) {
-            Some(Ok(rules)) => {
-                self.set_rules(rules);
-                self.commit(self.notes.last_batch, Vec::new(), false);
-            }
-            Some(Err(refused)) => self.rules_refused(&refused),
-            None => self.rules_differ = true,
         }
     }
 
