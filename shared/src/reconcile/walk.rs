@@ -314,8 +314,11 @@ impl Walk<'_> {
             (Some(other), Some(Entry::Dir)) => (Side::Beta, other),
             _ => return verdict,
         };
-        let touched = below(self.trees.view(dir_side).apart(), path)
-            .any(|(_, sight)| sight.entry().is_some());
+        let is_new = |(path, sight): (&RelPath, &Sight)| {
+            let entry = sight.entry();
+            entry.is_some() && entry != self.trees.ancestor(path)
+        };
+        let touched = below(self.trees.view(dir_side).apart(), path).any(is_new);
         if other.is_dir() || !touched {
             return verdict;
         }

@@ -84,6 +84,32 @@ fn the_later_of_two_versions_is_found() {
 }
 
 #[test]
+fn a_folder_with_what_crossed_makes_way_and_one_with_more_does_not() {
+    let plan = |beta: &str| {
+        let mut trees = trees(".", "a:2", beta);
+        for at in ["a", "a/b"] {
+            let step = Step {
+                writing: 1,
+                entry: Some(if at == "a" {
+                    Entry::Dir
+                } else {
+                    file("1", false)
+                }),
+            };
+            for side in [Side::Alpha, Side::Beta] {
+                let steps = vec![step.clone()];
+                let batch = Gen(1);
+                trees.came_through(side, path(at), Trail { batch, steps });
+            }
+        }
+        show(&plan_of(&trees, Side::Alpha))
+    };
+    assert_eq!(plan("a/ a/b:1"), ">-a/b >a:2");
+    let kept = "<a~/ >a~/ <a~/b:1 >a~/b:1 <a~/c:3 >a~/c:3 >-a/c >-a/b >a:2 !a";
+    assert_eq!(plan("a/ a/b:1 a/c:3"), kept);
+}
+
+#[test]
 fn what_is_equal_is_agreed_on_as_ever() {
     let mut trees = trees("a:5", "a:1", "a:1");
     came_through(&mut trees, trail(1, &[(1, "1")]), trail(1, &[(1, "1")]));
