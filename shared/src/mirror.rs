@@ -82,6 +82,29 @@ pub fn place_in(tag: u64, name: &str) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
+/// As of which batch something stands where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf {
+    /// The batch.
+    pub batch: Gen,
+    /// Whether it is an edit of what the pair had agreed on then.
+    pub edit: bool,
+}
+
+impl AsOf {
+    /// Says the same of what lies in a folder. A folder is moved with all that is in it; and what was an edit then stays one, when the
+    /// pair agrees on the folder alone.
+    pub fn within(self, folder: Self) -> Self {
+        match folder.batch >= self.batch {
+            true => Self {
+                batch: folder.batch,
+                edit: self.edit || folder.edit,
+            },
+            false => self,
+        }
+    }
+}
+
 /// What a mirror has at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct There {
@@ -91,8 +114,8 @@ pub struct There {
     pub mark: Option<Mark>,
     /// Whether it and all folders above it stand where their marks were written for.
     pub is_here: bool,
-    /// The latest that the marks of the folders above it say: the batch, and whether it was an edit.
-    pub above: Option<(Gen, bool)>,
+    /// What its mark says, within the folders above it; `None` without one of this pair.
+    pub as_of: Option<AsOf>,
 }
 
 impl There {
@@ -101,12 +124,6 @@ impl There {
         self.mark
             .as_ref()
             .is_none_or(|mark| mark.entry != self.entry)
-    }
-
-    /// Returns as of which batch it stands here, and whether as an edit: a folder is moved with all that lies in it.
-    fn as_of(&self) -> Option<(Gen, bool)> {
-        let own = self.mark.as_ref().map(|mark| (mark.batch, mark.edit));
-        own.max(self.above.filter(|_| own.is_some()))
     }
 
     /// Returns what the mark of the next copy says of what stood there before: this one, and what this one says.
@@ -180,21 +197,21 @@ pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
                 None => met.writing == 0,
             }
     });
-    let as_of = there.as_of().filter(|_| ours.is_some() && there.is_here);
+    let as_of = there.as_of.filter(|_| there.is_here);
     // Whoever of the pair wrote an edit had it on disk then; what the pair agreed on later has taken it into account. And what this
     // machine wrote it had itself, also when it never heard that the writing was done. Unless a person moved it here.
     let is_past = !by_hand
         && (mark.is_some_and(|mark| known.had.contains(&mark.writing))
-            || as_of.is_some_and(|(as_of, edit)| {
-                batch.is_some_and(|batch| as_of < batch || as_of == batch && !edit)
+            || as_of.is_some_and(|AsOf { batch: at, edit }| {
+                batch.is_some_and(|batch| at < batch || at == batch && !edit)
             }));
     // What the pair has agreed on both trees have had, also when this machine never heard that it was agreed. For a deletion that has
     // to be certain: a machine that was put back to an earlier day has not had what was made since.
     let was_had = !by_hand
-        && as_of.is_some_and(|(as_of, edit)| match here {
+        && as_of.is_some_and(|AsOf { batch: at, edit }| match here {
             _ if edit => false,
-            None => as_of <= known.last_batch,
-            Some(_) => !known.last_batch.is_behind(as_of, IN_FLIGHT_MAX),
+            None => at <= known.last_batch,
+            Some(_) => !known.last_batch.is_behind(at, IN_FLIGHT_MAX),
         })
         && (here.is_none() || here != agreed.and_then(|row| row.entry.as_ref()));
     if is_unchanged || is_past || was_had {
@@ -300,6 +317,14 @@ const FORM: &str = "1";
 const NOTHING: &str = "-";
 
 impl Mark {
+    /// Says as of which batch it was written.
+    pub fn as_of(&self) -> AsOf {
+        AsOf {
+            batch: self.batch,
+            edit: self.edit,
+        }
+    }
+
     /// Writes it as properties, each within [`PROPERTY_BYTES_MAX`] and none empty; 25 at most.
     pub fn properties(&self) -> Vec<(String, String)> {
         let (kind, len) = match &self.entry {

@@ -1,8 +1,8 @@
 //! What is known about one path: here, there, and what both had.
 
-use shared::mirror::{Known, Met, There, place_in};
+use shared::mirror::{AsOf, Known, Mark, Met, There, place_in};
 use shared::path::RelPath;
-use shared::tree::{BaseRow, Entry, Gen, Obstacle, Sight};
+use shared::tree::{BaseRow, Entry, Obstacle, Sight};
 
 use super::{Early, Mirror, Waits};
 use crate::patient::read_all;
@@ -90,12 +90,12 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             },
         };
         let Some(entry) = entry else { return Ok(None) };
-        let (is_here, above) = self.stands(item)?;
+        let (is_here, as_of) = self.stands(item)?;
         Ok(Some(There {
             entry,
             mark,
             is_here,
-            above,
+            as_of,
         }))
     }
 
@@ -111,25 +111,30 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         Ok((had, crossed))
     }
 
-    /// Says whether an item and all folders above it stand where their marks were written for, and what the marks of those folders say
-    /// last: the batch, and whether it was an edit.
-    fn stands(&self, item: &Item) -> Result<(bool, Option<(Gen, bool)>), Wrong> {
-        let (mut is_here, mut above) = (true, None);
+    /// Says whether an item and all folders above it stand where their marks were written for, and as of when.
+    fn stands(&self, item: &Item) -> Result<(bool, Option<AsOf>), Wrong> {
+        let as_of = |mark: &Option<Mark>| {
+            let ours = mark.as_ref().filter(|mark| mark.pair == self.setup.pair);
+            ours.map(Mark::as_of)
+        };
+        let (mut is_here, mut found) = (true, as_of(&item.mark));
         let mut name = item.name.clone();
         let mut place = item.mark.as_ref().map(|mark| mark.place);
         let mut parent = item.parent.clone();
         while parent != self.store.root() {
             let Some(folder) = self.store.item(&parent)? else {
-                return Ok((false, above));
+                return Ok((false, found));
             };
             let tag = folder.mark.as_ref().map_or(UNMARKED, |mark| mark.tag);
             is_here &= place.is_none_or(|place| place == place_in(tag, &name));
-            above = above.max(folder.mark.as_ref().map(|mark| (mark.batch, mark.edit)));
+            if let (Some(own), Some(above)) = (found, as_of(&folder.mark)) {
+                found = Some(own.within(above));
+            }
             place = folder.mark.as_ref().map(|mark| mark.place);
             (name, parent) = (folder.name, folder.parent);
         }
         is_here &= place.is_none_or(|place| place == place_in(0, &name));
-        Ok((is_here, above))
+        Ok((is_here, found))
     }
 
     /// Says whether an item stands where its own mark was written for.

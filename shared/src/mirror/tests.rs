@@ -18,7 +18,7 @@ fn file(text: &str) -> Entry {
 
 /// Reads one place: `-` for nothing, else a content, with `@N` for the batch, `+` for an edit, `#N` for the writing, `<x,y` for the
 /// past, `!x` for what a person made of it, `~` for another pair, `=` for what this machine has had, `/` for what was moved here, `^N` for the
-/// batch of the folder above; without a mark `?`.
+/// batch of the folder above, `^N+` if that was an edit; without a mark `?`.
 fn there(text: &str) -> Option<There> {
     if text == "-" {
         return None;
@@ -31,7 +31,7 @@ fn there(text: &str) -> Option<There> {
             entry,
             mark: None,
             is_here: true,
-            above: None,
+            as_of: None,
         });
     }
     let mut mark = Mark {
@@ -64,16 +64,25 @@ fn there(text: &str) -> Option<There> {
             "!" => entry = file(rest),
             "~" => mark.pair = 8,
             "/" => is_here = false,
-            "^" => above = Some((Gen(rest.parse().expect("a number")), true)),
+            "^" => {
+                let (batch, edit) = match rest.strip_suffix('+') {
+                    Some(batch) => (batch, true),
+                    None => (rest, false),
+                };
+                let batch = Gen(batch.parse().expect("a number"));
+                above = Some(AsOf { batch, edit });
+            }
             "=" => {}
             other => panic!("{other}"),
         }
     }
+    let own = Some(mark.as_of()).filter(|_| mark.pair == PAIR);
+    let as_of = own.map(|own| above.map_or(own, |above| own.within(above)));
     Some(There {
         entry,
         mark: Some(mark),
         is_here,
-        above,
+        as_of,
     })
 }
 
@@ -200,8 +209,12 @@ fn what_is_here_and_there_is_told_apart() {
     check("1", "1@3", "1@3", "2 @3 /", "take");
     check("-", "-@9", "-", "1 @9 /", "take");
     // Or it lies in a folder that was moved, with what it holds.
-    check("-", "-@9", "-", "1 @3 ^9", "take");
-    check("-", "-@9", "-", "1 @3 ^8", "push");
+    check("-", "-@9", "-", "1 @3 ^9+", "take");
+    check("-", "-@9", "-", "1 @3 ^8+", "push");
+    check("-", "-@9", "-", "1 @3 ^9", "push");
+    // An edit in a folder that the pair has agreed on since, and an agreed file in one that was an edit before.
+    check("-", "-@9", "-", "1 @3 + ^9", "take");
+    check("-", "-@9", "-", "1 @9 ^3+", "push");
     // Both were changed.
     check("2", "1@3", "-", "3 @3 + <1", "both");
     check("2", "1@3", "2@3#4", "3 @3 + #5 <1", "both");
@@ -335,7 +348,7 @@ fn a_folder_is_known_by_its_first_mark() {
         entry: Entry::Dir,
         mark: Some(first),
         is_here: true,
-        above: None,
+        as_of: None,
     };
     let again = mark_for(&known(Some(there)), &Entry::Dir, "d", author("mac", 9));
     assert_eq!((again.tag, again.writing), (7, 9));
