@@ -173,6 +173,8 @@ pub struct Receiver {
     phase: Phase,
     /// The last batch known when this connection began.
     greeted_at: Gen,
+    /// The last batch that the pusher has asked for content for.
+    asked_for: Gen,
     /// Rows up to this batch are stored on both sides.
     resolved: Gen,
     /// Commits that are not durable yet, with what has to be said when they are.
@@ -235,6 +237,7 @@ impl Receiver {
             trees,
             looks,
             greeted_at: notes.last_batch,
+            asked_for: notes.last_batch,
             resolved: notes.resolved,
             notes,
             index: stored.index,
@@ -485,7 +488,11 @@ impl Receiver {
             (Phase::Ready, Frame::TellAll) => self.tell_all(),
             (Phase::Ready, Frame::Sweep(id)) => self.sweep_for_pusher(id, false),
             (Phase::Ready, Frame::SweepDeep(id)) => self.sweep_for_pusher(id, true),
+            (Phase::Ready, Frame::Fetch(batch, _)) if self.is_far(batch) => {
+                self.refuse_pusher(FAR_BEYOND.into());
+            }
             (Phase::Ready, Frame::Fetch(batch, items)) => {
+                self.asked_for = self.asked_for.max(batch);
                 self.actions.push(Action::Give(batch, items));
             }
             (Phase::Ready, Frame::Need(need)) => self.actions.push(Action::GiveChunks(need)),
@@ -684,6 +691,10 @@ impl Receiver {
         self.sweeps.clear();
         self.lose_waiting();
         if was_linked {
+            if self.asked_for > self.notes.last_batch {
+                // The pusher may have carried that out, and what is edited here from now on comes after it.
+                self.commit(self.asked_for, Vec::new(), false);
+            }
             self.tell(Happening::Unlinked { reason });
         }
     }

@@ -338,8 +338,8 @@ impl Batches {
     }
 
     /// Forgets what is queued or on its way to the receiver, because the link is gone. Batches that
-    /// this side is taking end by themselves.
-    pub(super) fn unlink(&mut self) {
+    /// this side is taking end by themselves. Says whether anything was on its way.
+    pub(super) fn unlink(&mut self) -> bool {
         let mut dropped: Vec<Op> = self.alpha.drain();
         dropped.extend(self.beta.drain());
         let lost: Vec<Gen> = self
@@ -348,6 +348,7 @@ impl Batches {
             .filter(|(_, f)| f.side == Side::Beta)
             .map(|(batch, _)| *batch)
             .collect();
+        let has_lost = !lost.is_empty();
         for batch in lost {
             dropped.extend(
                 self.flying
@@ -369,6 +370,7 @@ impl Batches {
             self.abandon(&rows);
         }
         self.lane[Side::Beta as usize] = 0;
+        has_lost
     }
 
     /// Ends an operation; returns whether it was the last one of its path and none failed.

@@ -340,7 +340,11 @@ impl Pusher {
         self.beta_moves = false;
         self.pages_left = 0;
         self.gathering = None;
-        self.batches.unlink();
+        if self.batches.unlink() {
+            // The receiver may have carried out what was on its way, and what is edited here from now on comes after that.
+            let batch = self.next_batch();
+            self.commit(batch, Committing::default(), Durable::Nothing);
+        }
         self.unannounced.clear();
         self.due.clear();
         self.undecided.clear();

@@ -718,3 +718,26 @@ fn what_crossed_by_the_mirror_is_what_both_come_from() {
     assert_eq!(ops[0].path, path("a"));
     assert_eq!(ops[0].make, Some(file("2")));
 }
+
+#[test]
+fn what_the_receiver_may_have_taken_is_known_when_the_link_ends() {
+    let mut bench = Bench::new(&[], &[]);
+    bench
+        .on(Event::Observed(vec![is("a", "1")]))
+        .swept()
+        .greeted(vec![], vec![], SetHash::default());
+    let pushed = bench.pushed()[0].number;
+    let commits = |bench: &Bench| -> Vec<Gen> {
+        let known = |action: &Action| match action {
+            Action::Commit { notes, .. } => Some(notes.last_batch),
+            _ => None,
+        };
+        bench.done.iter().filter_map(known).collect()
+    };
+    bench.done.clear();
+    bench.on(Event::Unlinked("cut".into()));
+    assert_eq!(commits(&bench), [pushed.next()]);
+    bench.done.clear();
+    bench.on(Event::Linked).on(Event::Unlinked("cut".into()));
+    assert_eq!(commits(&bench), [], "nothing was on its way");
+}

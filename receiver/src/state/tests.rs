@@ -478,3 +478,22 @@ fn the_greeting_tells_what_came_by_the_mirror() {
     bench.on(Event::Passed(vec![row(2)]));
     assert_eq!(tells(&bench, 2), 1, "and what comes later, at once");
 }
+
+#[test]
+fn what_the_pusher_may_have_taken_is_known_when_the_link_ends() {
+    let mut bench = Bench::new(&[], &[]);
+    bench.ready().done.clear();
+    bench
+        .on(Event::Frame(Frame::Fetch(Gen(5), Vec::new())))
+        .on(Event::Unlinked("cut".into()));
+    let known = |action: &Action| match action {
+        Action::Commit { notes, .. } => Some(notes.last_batch),
+        _ => None,
+    };
+    let known: Vec<Gen> = bench.done.iter().filter_map(known).collect();
+    assert_eq!(known, [Gen(5)]);
+    bench.done.clear();
+    bench.ready().on(Event::Unlinked("cut".into()));
+    let is_once_more = |action: &Action| matches!(action, Action::Commit { batch: Gen(5), .. });
+    assert!(!bench.done.iter().any(is_once_more));
+}
