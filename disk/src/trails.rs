@@ -79,7 +79,8 @@ impl Replica {
     /// Returns the trails that grow by this.
     pub(crate) fn trails_after(&self, rows: &[Passed]) -> Result<Vec<(RelPath, Trail)>, DiskError> {
         let mut grown: Vec<(RelPath, Trail)> = Vec::new();
-        if self.index.notes().base_of.is_none() {
+        let notes = self.index.notes();
+        if notes.base_of.is_none() {
             return Ok(grown);
         }
         for Passed { path, step, over } in rows {
@@ -91,8 +92,9 @@ impl Replica {
             if known.is_none() && is_agreed {
                 continue;
             }
+            // What the other side tells of later, and agreed on before this, does not end it.
             let mut trail = known.unwrap_or(Trail {
-                batch,
+                batch: batch.max(notes.last_batch),
                 ..Trail::default()
             });
             if trail.steps.first() == Some(step) {

@@ -32,6 +32,9 @@ use shared::wire::{
 
 /// Said to a pusher whose batch numbers would use up those that are left.
 const FAR_BEYOND: &str = "the pusher's batch numbers are far beyond all before";
+/// So many numbers may the pusher have used for batches, at most, of which this side has not heard when the link ends: those of what it
+/// was taking, and of what it noted for itself meanwhile. It goes on after them.
+const UNHEARD_MAX: u64 = 64;
 /// Sweeps that the pusher may wait for at one time: one for each of its clients that flushes.
 const SWEEPS_MAX: usize = 1024;
 
@@ -173,8 +176,6 @@ pub struct Receiver {
     phase: Phase,
     /// The last batch known when this connection began.
     greeted_at: Gen,
-    /// The last batch that the pusher has asked for content for.
-    asked_for: Gen,
     /// Rows up to this batch are stored on both sides.
     resolved: Gen,
     /// Commits that are not durable yet, with what has to be said when they are.
@@ -237,7 +238,6 @@ impl Receiver {
             trees,
             looks,
             greeted_at: notes.last_batch,
-            asked_for: notes.last_batch,
             resolved: notes.resolved,
             notes,
             index: stored.index,
@@ -488,11 +488,7 @@ impl Receiver {
             (Phase::Ready, Frame::TellAll) => self.tell_all(),
             (Phase::Ready, Frame::Sweep(id)) => self.sweep_for_pusher(id, false),
             (Phase::Ready, Frame::SweepDeep(id)) => self.sweep_for_pusher(id, true),
-            (Phase::Ready, Frame::Fetch(batch, _)) if self.is_far(batch) => {
-                self.refuse_pusher(FAR_BEYOND.into());
-            }
             (Phase::Ready, Frame::Fetch(batch, items)) => {
-                self.asked_for = self.asked_for.max(batch);
                 self.actions.push(Action::Give(batch, items));
             }
             (Phase::Ready, Frame::Need(need)) => self.actions.push(Action::GiveChunks(need)),
@@ -685,16 +681,17 @@ impl Receiver {
 
     fn unlinked(&mut self, reason: String) {
         let was_linked = self.phase != Phase::Away;
+        if self.phase == Phase::Ready {
+            // The pusher may have agreed on what this side has told, and what is edited here from now on comes after that.
+            let known = self.notes.last_batch.0;
+            self.commit(Gen(known.saturating_add(UNHEARD_MAX)), Vec::new(), false);
+        }
         self.phase = Phase::Away;
         self.unlinked_reason.clone_from(&reason);
         self.proof = None;
         self.sweeps.clear();
         self.lose_waiting();
         if was_linked {
-            if self.asked_for > self.notes.last_batch {
-                // The pusher may have carried that out, and what is edited here from now on comes after it.
-                self.commit(self.asked_for, Vec::new(), false);
-            }
             self.tell(Happening::Unlinked { reason });
         }
     }

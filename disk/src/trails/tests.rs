@@ -31,6 +31,7 @@ fn agreed(bench: &Bench, name: &str, batch: u64) -> AgreedRow {
 fn commit(bench: &Bench, rows: &[AgreedRow], batch: u64) {
     let notes = Notes {
         base_of: Some(IndexId([2; 16])),
+        last_batch: Gen(batch),
         ..bench.replica.notes()
     };
     let committed = bench
@@ -86,13 +87,13 @@ fn a_trail_grows_is_told_and_survives() {
     passes(&bench, "a", 7, None);
     passes(&bench, "a", 7, None);
     passes(&bench, "new", 8, None);
-    assert_eq!(told(&bench), ["a+ @5 [7]", "new+ @0 [8]"]);
+    assert_eq!(told(&bench), ["a+ @5 [7]", "new+ @5 [8]"]);
     bench.write("a", "0");
     bench.look();
     passes(&bench, "a", 9, None);
     assert_eq!(told(&bench), ["a+ @5 [9, 7]"], "back, but not unseen");
     let bench = bench.crash();
-    assert_eq!(stored(&bench), ["a @5 [9, 7]", "new @0 [8]"]);
+    assert_eq!(stored(&bench), ["a @5 [9, 7]", "new @5 [8]"]);
 }
 
 #[test]
@@ -122,6 +123,25 @@ fn a_trail_ends_where_the_pair_agrees() {
     assert_eq!(stored(&bench), ["a @5 [7]", "b @6 [9]"]);
     let notes = bench.replica.notes();
     bench.replica.forget_base(notes).expect("forgotten");
+    assert_eq!(stored(&bench.crash()), [""; 0]);
+}
+
+#[test]
+fn what_was_agreed_on_before_and_told_later_ends_no_trail() {
+    let bench = paired();
+    // The other side may have agreed on something up to 9.
+    commit(&bench, &[], 9);
+    bench.write("a", "1");
+    bench.look();
+    passes(&bench, "a", 7, None);
+    let row = |batch| {
+        let (entry, batch) = (None, Gen(batch));
+        (path("a"), BaseRow { entry, batch })
+    };
+    commit(&bench, &[row(8)], 8);
+    let bench = bench.crash();
+    assert_eq!(stored(&bench), ["a @9 [7]"]);
+    commit(&bench, &[row(10)], 10);
     assert_eq!(stored(&bench.crash()), [""; 0]);
 }
 

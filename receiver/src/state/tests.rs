@@ -288,8 +288,10 @@ fn a_batch_of_a_dead_link_ends_before_the_next_greeting() {
     bench
         .ready()
         .on(Event::Batch(batch(4, vec![create("a", "1")])))
-        .on(Event::Unlinked("cut".into()));
-    bench.done.clear();
+        .on(Event::Unlinked("cut".into()))
+        .committed()
+        .done
+        .clear();
     bench
         .welcomed(true, 0, "")
         .on(Event::Frame(Frame::Start))
@@ -480,20 +482,22 @@ fn the_greeting_tells_what_came_by_the_mirror() {
 }
 
 #[test]
-fn what_the_pusher_may_have_taken_is_known_when_the_link_ends() {
-    let mut bench = Bench::new(&[], &[]);
-    bench.ready().done.clear();
-    bench
-        .on(Event::Frame(Frame::Fetch(Gen(5), Vec::new())))
-        .on(Event::Unlinked("cut".into()));
-    let known = |action: &Action| match action {
-        Action::Commit { notes, .. } => Some(notes.last_batch),
-        _ => None,
+fn what_the_pusher_may_have_agreed_on_is_known_when_the_link_ends() {
+    let mut bench = Bench::new(&[("a", "1", 5)], &[("a", "1")]);
+    let commits = |bench: &mut Bench| -> Vec<Gen> {
+        let known = |action: &Action| match action {
+            Action::Commit { notes, .. } => Some(notes.last_batch),
+            _ => None,
+        };
+        let known = bench.done.iter().filter_map(known).collect();
+        bench.done.clear();
+        known
     };
-    let known: Vec<Gen> = bench.done.iter().filter_map(known).collect();
-    assert_eq!(known, [Gen(5)]);
-    bench.done.clear();
-    bench.ready().on(Event::Unlinked("cut".into()));
-    let is_once_more = |action: &Action| matches!(action, Action::Commit { batch: Gen(5), .. });
-    assert!(!bench.done.iter().any(is_once_more));
+    bench.ready().done.clear();
+    bench.on(Event::Unlinked("cut".into()));
+    assert_eq!(commits(&mut bench), [Gen(5 + UNHEARD_MAX)]);
+    bench.on(Event::Linked);
+    commits(&mut bench);
+    bench.on(Event::Unlinked("cut".into()));
+    assert_eq!(commits(&mut bench), [], "it was told nothing");
 }

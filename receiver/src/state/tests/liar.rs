@@ -114,7 +114,6 @@ fn batch_numbers_that_would_use_up_all_are_refused() {
     assert!(refused(&bench).contains("far beyond"));
     for frame in [
         Frame::Agreed(far, vec![]),
-        Frame::Fetch(far, vec![]),
         Frame::Agreed(Gen(1), vec![(path("a"), row("1", far.0))]),
         Frame::Proof(Proof {
             resolved: far,
