@@ -372,6 +372,21 @@ impl Store {
         Ok(path.map_or(Place::Elsewhere, Place::Path))
     }
 
+    /// Returns what the target has in the place of a folder that a path would lie in.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn leaf_above(&self, path: &RelPath) -> Result<Option<Item>> {
+        let above: Vec<RelPath> = path.ancestors().collect();
+        for above in above.iter().rev() {
+            match self.at(above)?.item {
+                Some(item) if item.kind == Kind::Folder => {}
+                leaf => return Ok(leaf),
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns what the target has at a path.
     ///
     /// # Errors

@@ -165,6 +165,8 @@ pub struct Known {
     pub met: Option<Met>,
     /// What the mirror has.
     pub there: Option<There>,
+    /// As of when one of the pair put something else in the place of the folder that the path was in.
+    pub instead: Option<AsOf>,
     /// The last batch of the pair that this machine knows of.
     pub last_batch: Gen,
     /// The writings that this machine has had here itself: those that it has begun and not heard the end of, and what it has taken.
@@ -179,6 +181,11 @@ pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
     let agreed = known.base.as_ref();
     let batch = agreed.map(|row| row.batch);
     let Some(there) = &known.there else {
+        // Whoever put something in the place of its folder had all in it that was agreed on until then, and took it away.
+        let was_had = |row: &&BaseRow| known.instead.is_some_and(|by| row.batch <= by.batch);
+        if let Some(row) = agreed.filter(was_had).filter(|row| row.entry.is_some()) {
+            return row.entry.clone();
+        }
         // Somebody removed it there: unless the pair has agreed on something since it was there, that is news.
         let met = known.met.as_ref().filter(|met| !met.going)?;
         let is_overtaken = batch.is_some_and(|batch| batch > met.batch);

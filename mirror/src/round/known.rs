@@ -61,12 +61,17 @@ impl<T: Target, L: Tree> Mirror<T, L> {
                 there
             }
         };
+        let instead = match at.item {
+            None => self.instead_of_folder(path)?,
+            Some(_) => None,
+        };
         Ok(Facts {
             known: Known {
                 here: here.sight,
                 base,
                 met: met.as_ref().map(|met| met.met.clone()),
                 there,
+                instead,
                 last_batch: self.tree.last_batch(),
                 had: had.0,
                 crossed: had.1,
@@ -97,6 +102,16 @@ impl<T: Target, L: Tree> Mirror<T, L> {
             is_here,
             as_of,
         }))
+    }
+
+    /// Says as of when one of the pair put something else in the place of a folder that a path would lie in.
+    fn instead_of_folder(&self, path: &RelPath) -> Result<Option<AsOf>, Wrong> {
+        let Some(item) = self.store.leaf_above(path)? else {
+            return Ok(None);
+        };
+        let there = self.there(&item, None)?;
+        let ours = there.filter(|there| there.is_here && !there.is_by_hand());
+        Ok(ours.and_then(|there| there.as_of))
     }
 
     /// Returns the writings at a path that this tree has had since it was last without anything there, and whether it has a trail.

@@ -112,6 +112,7 @@ fn check(here: &str, base: &str, met_: &str, there_: &str, expected: &str) {
         base: row(base),
         met: met(met_),
         there: there(there_),
+        instead: None,
         last_batch: row(base).map(|row| row.batch).unwrap_or_default(),
         had: match there_.contains(" =") {
             true => vec![1],
@@ -235,6 +236,29 @@ fn what_is_here_and_there_is_told_apart() {
 }
 
 #[test]
+fn what_made_way_with_its_folder_was_had() {
+    let was = |base: &str, batch| {
+        let known = Known {
+            here: Sight::Is(file("1")),
+            base: row(base),
+            met: None,
+            there: None,
+            instead: Some(AsOf {
+                batch: Gen(batch),
+                edit: true,
+            }),
+            last_batch: Gen(9),
+            had: Vec::new(),
+            crossed: false,
+        };
+        ancestor(PAIR, &known)
+    };
+    assert_eq!(was("1@4", 4), Some(file("1")));
+    assert_eq!(was("1@5", 4), None, "it came later");
+    assert_eq!(was("-@4", 4), None, "it was not agreed on");
+}
+
+#[test]
 fn a_change_back_on_a_mirror_is_a_change() {
     // Both had 1, then the pair agreed on 2 here; the other node has gone back to 1 since, and said so there.
     check("2", "2@5", "1@3#1", "1 @5 + #9 <2,1", "take");
@@ -247,6 +271,7 @@ fn a_mark_travels_as_properties_within_the_limits() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
+        instead: None,
         last_batch: Gen(6),
         had: Vec::new(),
         crossed: false,
@@ -311,6 +336,7 @@ fn a_mark_says_what_it_was_made_from() {
         base: row("1@5"),
         met: None,
         there: there("2 @4 + <1,0"),
+        instead: None,
         last_batch: Gen(6),
         had: Vec::new(),
         crossed: false,
@@ -338,6 +364,7 @@ fn a_folder_is_known_by_its_first_mark() {
         base: None,
         met: None,
         there,
+        instead: None,
         last_batch: Gen(6),
         had: Vec::new(),
         crossed: false,
@@ -381,6 +408,7 @@ fn a_conflict_with_a_mirror_ends_in_a_copy() {
         base: row("1@3"),
         met: None,
         there: there("3 @3 + <1"),
+        instead: None,
         last_batch: Gen(3),
         had: Vec::new(),
         crossed: false,
