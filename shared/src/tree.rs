@@ -466,6 +466,12 @@ impl Trees {
         }
     }
 
+    /// Says whether a side came through anything at `path` by the mirror since it was agreed on.
+    pub fn has_trail(&self, path: &RelPath) -> bool {
+        let sides = [&self.alpha, &self.beta];
+        sides.iter().any(|view| view.trails.contains_key(path))
+    }
+
     /// Takes the trail of a side at `path`, unless something was agreed on since it began.
     pub fn came_through(&mut self, side: Side, path: RelPath, trail: Trail) {
         let agreed = self.base.get(&path).map(|row| row.batch);

@@ -206,8 +206,9 @@ impl Walk<'_> {
         }
         let (alpha, beta) = (alpha.entry(), beta.entry());
         if alpha == beta {
-            // R1 and R2: nothing travels, at most the base moves.
-            if self.trees.agreed(path) != alpha {
+            // R1 and R2: nothing travels, at most the base moves. Agreeing once more ends a trail, which would else tell of
+            // what was common before this for ever.
+            if self.trees.agreed(path) != alpha || self.trees.has_trail(path) {
                 self.plan.agree.push((path.clone(), alpha.cloned()));
             }
             let here = if alpha.is_some() {

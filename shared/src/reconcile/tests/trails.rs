@@ -110,10 +110,33 @@ fn a_folder_with_what_crossed_makes_way_and_one_with_more_does_not() {
 }
 
 #[test]
-fn what_is_equal_is_agreed_on_as_ever() {
-    let mut trees = trees("a:5", "a:1", "a:1");
-    came_through(&mut trees, trail(1, &[(1, "1")]), trail(1, &[(1, "1")]));
-    assert_eq!(show(&plan_of(&trees, Side::Alpha)), "=a:1");
+fn what_is_equal_is_agreed_on_and_ends_the_trail() {
+    let check = |base, sides, alpha: &[(u64, &str)], beta: &[(u64, &str)], expected| {
+        let mut trees = trees(base, sides, sides);
+        came_through(&mut trees, trail(1, alpha), trail(1, beta));
+        let scope = BTreeSet::from([path("a")]);
+        let planned = reconcile(
+            &trees,
+            &scope,
+            &|_| false,
+            &policy(Mode::TwoWaySafe, Side::Alpha),
+        );
+        assert_eq!(show(&planned), expected);
+        let entry = trees.sight(Side::Alpha, &path("a")).entry().cloned();
+        let batch = Gen(2);
+        trees.agree(path("a"), BaseRow { entry, batch });
+        let again = reconcile(
+            &trees,
+            &scope,
+            &|_| false,
+            &policy(Mode::TwoWaySafe, Side::Alpha),
+        );
+        assert_eq!(show(&again), "nothing");
+    };
+    check("a:5", "a:1", &[(1, "1")], &[(1, "1")], "=a:1");
+    // Both are back at what was agreed on, or at nothing.
+    check("a:5", "a:5", &[(2, "5"), (1, "1")], &[(1, "1")], "=a:5");
+    check(".", ".", &[(2, "-"), (1, "1")], &[(1, "1")], "=-a");
 }
 
 #[test]
