@@ -585,7 +585,7 @@ impl Pusher {
         if *path == rules_path() && before != entry {
             self.actions.push(Action::ReadRules);
         }
-        if self.is_apart(path) {
+        if self.is_apart(path) || self.trees.has_trail(path) {
             self.due.insert(path.clone());
         }
         if !entry.as_ref().is_some_and(Entry::is_dir) {
