@@ -597,9 +597,12 @@ impl Pusher {
     /// Has everything below a path planned: while something stood there that is no directory, or was to,
     /// nothing below was planned by itself.
     fn plan_below(&mut self, path: &RelPath) {
-        let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side).apart());
-        let left = views.into_iter().flat_map(|apart| below(apart, path));
-        self.due.extend(left.map(|(path, _)| path.clone()));
+        for side in [Side::Alpha, Side::Beta] {
+            let view = self.trees.view(side);
+            let left = below(view.apart(), path).map(|(path, _)| path);
+            let left = left.chain(below(view.trails(), path).map(|(path, _)| path));
+            self.due.extend(left.cloned());
+        }
     }
 
     fn agree(&mut self, path: RelPath, row: BaseRow) {
