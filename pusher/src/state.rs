@@ -692,11 +692,11 @@ impl Pusher {
         }
     }
 
+    /// Returns where there is something to agree on: the sides are apart, or came by the mirror to what they are.
     fn unsettled(&self) -> BTreeSet<RelPath> {
-        [Side::Alpha, Side::Beta]
-            .iter()
-            .flat_map(|side| self.trees.view(*side).apart().keys().cloned())
-            .collect()
+        let views = [Side::Alpha, Side::Beta].map(|side| self.trees.view(side));
+        let paths = views.map(|view| view.apart().keys().chain(view.trails().keys()));
+        paths.into_iter().flatten().cloned().collect()
     }
 
     fn hint(&mut self, hint: disk::watch::Hint) {

@@ -311,7 +311,7 @@ impl Pusher {
             let moving = self
                 .unsettled()
                 .into_iter()
-                .filter(|path| !self.waits(path));
+                .filter(|path| self.is_apart(path) && !self.waits(path));
             let both =
                 |path: &RelPath| [Side::Alpha, Side::Beta].map(|side| self.trees.sight(side, path));
             moving.map(|path| (path.clone(), both(&path))).collect()

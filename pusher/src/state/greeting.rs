@@ -288,9 +288,6 @@ impl Pusher {
                     self.announce(batch, &rows);
                 }
                 self.due.extend(self.unsettled());
-                // Where both came to the same by the mirror, that is agreed on.
-                let own = self.trees.view(Side::Alpha).trails();
-                self.due.extend(own.keys().cloned());
                 // What was held may not be there any more.
                 self.due.extend(self.holds.paths());
                 self.tell(Happening::Linked {
