@@ -596,9 +596,10 @@ fn merge_op(
     })
 }
 
-/// Says whether the content that an operation leaves is the one that was agreed on.
+/// Says whether the content that an operation leaves is the one that was agreed on, or that crossed by the mirror: it is durable on
+/// both sides.
 fn is_agreed(trees: &Trees, op: &Op) -> bool {
-    let agreed = trees.agreed(&op.path).map(Entry::identity);
+    let agreed = trees.ancestor(&op.path).map(Entry::identity);
     agreed.is_some() && agreed == op.make.as_ref().map(Entry::identity)
 }
 

@@ -84,6 +84,15 @@ fn the_later_of_two_versions_is_found() {
 }
 
 #[test]
+fn a_bit_that_is_turned_settles_what_crossed() {
+    let mut trees = trees(".", "a:1*", "a:1");
+    came_through(&mut trees, trail(1, &[(1, "1")]), trail(1, &[(1, "1")]));
+    let plan = plan_of(&trees, Side::Alpha);
+    assert_eq!(show(&plan), ">a:1*");
+    assert!(plan.ops[0].1.agrees, "its content is durable on both sides");
+}
+
+#[test]
 fn a_folder_with_what_crossed_makes_way_and_one_with_more_does_not() {
     let plan = |beta: &str| {
         let mut trees = trees(".", "a:2", beta);
