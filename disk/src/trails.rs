@@ -97,11 +97,9 @@ impl Replica {
                 batch: batch.max(notes.last_batch),
                 ..Trail::default()
             });
-            if trail.steps.first() == Some(step) {
-                continue;
+            if trail.step(step.clone(), over.clone()) {
+                grown.push((path.clone(), trail));
             }
-            trail.step(step.clone(), over.clone());
-            grown.push((path.clone(), trail));
         }
         Ok(grown)
     }

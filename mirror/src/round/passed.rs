@@ -101,7 +101,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     ) -> Result<Option<Step>, Wrong> {
         let facts = self.facts(path)?;
         Ok(match (make, &facts.known.there) {
-            (Some(make), Some(there)) if *make == there.entry => copy(there),
+            (Some(make), Some(there)) if *make == there.entry => copy_of(&facts, there),
             (None, None) => met(&facts).map(taken),
             _ => None,
         })
@@ -110,7 +110,7 @@ impl<T: Target, L: Tree> Mirror<T, L> {
     /// Tells the tree that it is equal to what is there.
     pub(super) fn pass(&self, path: &RelPath, facts: &Facts) -> Result<(), Wrong> {
         let step = match (&facts.known.here, &facts.known.there) {
-            (Sight::Is(_), Some(there)) => copy(there),
+            (Sight::Is(_), Some(there)) => copy_of(facts, there),
             (Sight::Absent, None) => met(facts).map(taken),
             _ => None,
         };
@@ -130,6 +130,15 @@ fn copy(there: &There) -> Option<Step> {
         writing: mark.writing,
         entry: Some(there.entry.clone()),
     })
+}
+
+/// Returns the copy that is there, also one that a person has made. Both nodes may take that before one of them has marked it.
+fn copy_of(facts: &Facts, there: &There) -> Option<Step> {
+    let by_hand = || {
+        let item = facts.at.item.as_ref()?;
+        Some(Step::by_hand(&item.id, there.entry.clone()))
+    };
+    copy(there).or_else(by_hand)
 }
 
 /// Returns the last copy that a node has written there. A person may have replaced it since, and had it before them then.

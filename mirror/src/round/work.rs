@@ -157,15 +157,19 @@ impl<T: Target, L: Tree> Mirror<T, L> {
         if there.mark.is_none() {
             mark.past.extend(before.as_ref().map(VersionId::of));
         }
-        let row = Passed {
-            path: path.clone(),
-            step: Step {
-                writing: mark.writing,
-                entry: Some(there.entry.clone()),
-            },
-            over: passed::before(there),
+        let (mut step, over) = (
+            Step::by_hand(&item.id, there.entry.clone()),
+            passed::before(there),
+        );
+        let passed = |step, over| {
+            let path = path.clone();
+            self.tree.passed(&[Passed { path, step, over }])
         };
-        self.tree.passed(&[row])?;
+        if is_new {
+            passed(step.clone(), over.clone())?;
+        }
+        step.writing = mark.writing;
+        passed(step, over)?;
         self.store.add_sent(path, mark.writing)?;
         match self.target.set_mark(item, &mark).await {
             Ok(marked) => {

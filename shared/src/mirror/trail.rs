@@ -29,13 +29,24 @@ pub struct Step {
 impl Step {
     /// Returns the step of a copy having been taken away. Whoever finds it gone calls that by the same number.
     pub fn gone(writing: u64) -> Self {
-        let hash = ContentHash::of_bytes(&writing.to_le_bytes());
-        let number = u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]));
         Self {
-            writing: number.max(1),
+            writing: number(&writing.to_le_bytes()),
             entry: None,
         }
     }
+
+    /// Returns the step of a copy that a person made, of which no writing has a number. Whoever finds it calls it by the same one.
+    pub fn by_hand(item: &str, entry: Entry) -> Self {
+        Self {
+            writing: number(format!("{item} {}", entry.identity()).as_bytes()),
+            entry: Some(entry),
+        }
+    }
+}
+
+fn number(of: &[u8]) -> u64 {
+    let hash = ContentHash::of_bytes(of);
+    u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index])).max(1)
 }
 
 /// The copies of the mirror that a tree was equal to at a path, the latest first.
@@ -49,19 +60,21 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Notes that the tree is equal to a copy now. `over` is what that copy replaced, which whoever wrote it had looked at.
-    pub fn step(&mut self, step: Step, over: Option<Step>) {
-        if self.steps.first() == Some(&step) {
-            return;
+    /// Notes that the tree is equal to a copy now. `over` is what that copy replaced, which whoever wrote it had looked at. Says whether
+    /// that was news.
+    pub fn step(&mut self, step: Step, over: Option<Step>) -> bool {
+        let is_there = self.steps.first() == Some(&step);
+        if !is_there {
+            self.steps.retain(|old| old.writing != step.writing);
+            self.steps.insert(0, step);
         }
-        if let Some(over) = over
-            && !self.steps.iter().any(|old| old.writing == over.writing)
-        {
-            self.steps.insert(0, over);
+        let over = over.filter(|over| self.steps.iter().all(|old| old.writing != over.writing));
+        let has_over = over.is_some();
+        if let Some(over) = over {
+            self.steps.insert(1, over);
         }
-        self.steps.retain(|old| old.writing != step.writing);
-        self.steps.insert(0, step);
         self.steps.truncate(STEPS_MAX);
+        !is_there || has_over
     }
 
     /// Returns what both trails came through last, if they have met.
@@ -132,6 +145,15 @@ mod tests {
         other.step(Step::gone(1), None);
         assert_eq!(one.met(&other), Some(&Step::gone(1)));
         assert_ne!(Step::gone(1), Step::gone(2));
+    }
+
+    #[test]
+    fn what_a_person_made_is_the_same_for_whoever_finds_it() {
+        let entry = |text| step(1, text).entry.expect("a file");
+        let number = |item, text| Step::by_hand(item, entry(text)).writing;
+        assert_eq!(number("i", "a"), number("i", "a"));
+        assert_ne!(number("i", "a"), number("i", "b"));
+        assert_ne!(number("i", "a"), number("j", "a"));
     }
 
     #[test]
