@@ -86,17 +86,14 @@ impl Replica {
         for Passed { path, step, over } in rows {
             let agreed = self.index.base_row(path)?;
             let batch = agreed.as_ref().map(|row| row.batch).unwrap_or_default();
-            let known = self.index.trail(path);
-            let known = known.filter(|trail| trail.batch >= batch);
+            let known = self.index.trail(path).filter(|trail| trail.batch >= batch);
             let is_agreed = agreed.and_then(|row| row.entry) == step.entry;
             if known.is_none() && is_agreed {
                 continue;
             }
-            // What the other side tells of later, and agreed on before this, does not end it.
-            let mut trail = known.unwrap_or(Trail {
-                batch: batch.max(notes.last_batch),
-                ..Trail::default()
-            });
+            // What the other side tells of later, and agreed on before this step, does not end it.
+            let mut trail = known.unwrap_or_default();
+            trail.batch = batch.max(notes.last_batch).max(trail.batch);
             if trail.step(step.clone(), over.clone()) {
                 grown.push((path.clone(), trail));
             }

@@ -141,7 +141,15 @@ fn what_was_agreed_on_before_and_told_later_ends_no_trail() {
     commit(&bench, &[row(8)], 8);
     let bench = bench.crash();
     assert_eq!(stored(&bench), ["a @9 [7]"]);
+    bench.look();
+    commit(&bench, &[], 11);
+    bench.write("a", "2");
+    bench.look();
+    passes(&bench, "a", 8, None);
     commit(&bench, &[row(10)], 10);
+    let bench = bench.crash();
+    assert_eq!(stored(&bench), ["a @11 [8, 7]"]);
+    commit(&bench, &[row(12)], 12);
     assert_eq!(stored(&bench.crash()), [""; 0]);
 }
 

@@ -52,7 +52,7 @@ fn number(of: &[u8]) -> u64 {
 /// The copies of the mirror that a tree was equal to at a path, the latest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Trail {
-    /// What the pair had agreed on when it began: when it agrees on something later, the trail is over.
+    /// The last batch that was known at the latest step: when the pair agrees on something after that, the trail is over.
     pub batch: Gen,
     /// The steps.
     #[serde(deserialize_with = "limit::list::<_, _, STEPS_MAX>")]
