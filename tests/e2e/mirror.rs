@@ -324,10 +324,23 @@ fn a_cut_link_leaves_the_mirror_and_its_return_undoes_nothing() {
         }
     }
     println!("{turns} times to and fro, the slowest in {slowest:?}");
-    // The link comes back.
+    // The link comes back in the midst of it: what crossed was edited, and removed, and that has not crossed.
+    write(&pair.pusher.root, "made", "1");
+    wait_until("it crosses", SOON, || {
+        read(&pair.receiver.root, "made").is_some()
+    });
+    api.cut(true);
+    write(&pair.pusher.root, "both.md", "an edit of an edit");
+    write(
+        &pair.receiver.root,
+        "from here",
+        "an edit there of what came",
+    );
+    fs::remove_file(pair.pusher.root.join("made")).unwrap();
     relay.mend();
     pair.meet();
     pair.flush();
+    api.cut(false);
     let [here, there] = both(&pair);
     assert_eq!(here, there);
     let names: Vec<String> = fs::read_dir(&pair.pusher.root)
@@ -342,7 +355,13 @@ fn a_cut_link_leaves_the_mirror_and_its_return_undoes_nothing() {
         ["both.md", "edited", "from here", "from there"],
         "nothing resurrected, no copy of a conflict"
     );
-    assert_eq!(read(&pair.receiver.root, "edited").as_deref(), Some("4"));
+    for (name, text) in [
+        ("edited", "4"),
+        ("both.md", "an edit of an edit"),
+        ("from here", "an edit there of what came"),
+    ] {
+        assert_eq!(read(&pair.receiver.root, name).as_deref(), Some(text));
+    }
     wait_until("the mirror has the same", SOON, || {
         let seen = in_drive(&api);
         seen.len() == 4
