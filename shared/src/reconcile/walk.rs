@@ -72,8 +72,11 @@ fn close(trees: &Trees, scope: &BTreeSet<RelPath>) -> Vec<RelPath> {
         if expanded.as_ref().is_some_and(|done| top.is_below(done)) {
             continue;
         }
-        for apart in views {
-            closed.extend(below(apart, &top).map(|(path, _)| path.clone()));
+        for side in [Side::Alpha, Side::Beta] {
+            let view = trees.view(side);
+            let apart = below(view.apart(), &top).map(|(path, _)| path);
+            let passed = below(view.trails(), &top).map(|(path, _)| path);
+            closed.extend(apart.chain(passed).cloned());
         }
         expanded = Some(top);
     }
