@@ -212,15 +212,15 @@ pub fn ancestor(pair: u64, known: &Known) -> Option<Entry> {
             || as_of.is_some_and(|AsOf { batch: at, edit }| {
                 batch.is_some_and(|batch| at < batch || at == batch && !edit)
             }));
-    // What the pair has agreed on both trees have had, also when this machine never heard that it was agreed. For a deletion that has
-    // to be certain: a machine that was put back to an earlier day has not had what was made since.
+    // What the pair has agreed on both trees have had, also when this machine never heard that it was agreed. Where nothing tells that
+    // it was changed since, that has to be certain: a machine that was put back to an earlier day has not had what was made since.
+    let is_as_agreed = here.is_some() && here == agreed.and_then(|row| row.entry.as_ref());
     let was_had = !by_hand
         && as_of.is_some_and(|AsOf { batch: at, edit }| match here {
             _ if edit => false,
-            None => at <= known.last_batch,
-            Some(_) => !known.last_batch.is_behind(at, IN_FLIGHT_MAX),
-        })
-        && (here.is_none() || here != agreed.and_then(|row| row.entry.as_ref()));
+            Some(_) if !is_as_agreed => !known.last_batch.is_behind(at, IN_FLIGHT_MAX),
+            _ => at <= known.last_batch,
+        });
     if is_unchanged || is_past || was_had {
         return Some(there.entry.clone());
     }
@@ -281,7 +281,11 @@ pub fn mark_for(known: &Known, entry: &Entry, name: &str, author: Author<'_>) ->
     let there = known.there.as_ref();
     let before = there.and_then(|there| there.mark.as_ref());
     let before = before.filter(|mark| mark.pair == author.pair);
-    let is_agreed = agreed.filter(|row| row.entry.as_ref() == Some(entry) && !known.crossed);
+    // To go back to what was agreed on before something that is there is an edit of that.
+    let is_last = |row: &&BaseRow| before.is_none_or(|mark| mark.batch <= row.batch);
+    let is_agreed = agreed
+        .filter(|row| row.entry.as_ref() == Some(entry) && !known.crossed)
+        .filter(is_last);
     let tag = match entry {
         Entry::Dir => before
             .map(|mark| mark.tag)

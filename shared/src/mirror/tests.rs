@@ -236,6 +236,25 @@ fn what_is_here_and_there_is_told_apart() {
 }
 
 #[test]
+fn going_back_before_the_agreement_was_heard_is_an_edit() {
+    let was = |last| {
+        let known = Known {
+            here: Sight::Is(file("1")),
+            base: row("1@3"),
+            met: None,
+            there: there("2 @9 <1"),
+            instead: None,
+            last_batch: Gen(last),
+            had: Vec::new(),
+            crossed: false,
+        };
+        ancestor(PAIR, &known)
+    };
+    assert_eq!(was(9), Some(file("2")), "this machine made it so in 9");
+    assert_eq!(was(8), Some(file("1")), "it knows nothing of 9");
+}
+
+#[test]
 fn what_made_way_with_its_folder_was_had() {
     let was = |base: &str, batch| {
         let known = Known {
@@ -351,6 +370,12 @@ fn a_mark_says_what_it_was_made_from() {
     };
     let back = mark_for(&crossed, &file("1"), "a", author("vm", 1));
     assert_eq!((back.batch, back.edit), (Gen(6), true), "back is an edit");
+    let unheard = Known {
+        there: there("2 @6 <1"),
+        ..known.clone()
+    };
+    let back = mark_for(&unheard, &file("1"), "a", author("vm", 1));
+    assert!(back.edit, "back from what was agreed on since");
     let past: Vec<VersionId> = ["2", "1", "0"]
         .map(|text| VersionId::of(&file(text)))
         .into();
