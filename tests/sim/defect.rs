@@ -32,4 +32,14 @@ pub(crate) enum Defect {
     DirectoriesNotSynced,
     /// The guard lets everything pass.
     GuardAsleep,
+    /// Marks do not say what stood there before.
+    MarksWithoutPast,
+    /// Marks do not say that what was written was not agreed on.
+    MarksWithoutEdits,
+    /// What a round takes away from the mirror lies in no trash.
+    RemovedForGood,
+    /// What was not looked at since the start counts as deleted.
+    AbsenceBeforeSweep,
+    /// Nobody notes which copies of the mirror the trees were equal to.
+    TrailsNotNoted,
 }

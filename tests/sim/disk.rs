@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use disk::mirrored::Moved;
 use disk::{Report, Stored};
 use shared::hash::ContentHash;
 use shared::ignore::{RULES_FILE, Rules};
@@ -35,6 +36,10 @@ pub(crate) struct Disk {
     pub(crate) reports: VecDeque<Report>,
     /// What the sync renamed since the oracle last asked: from where to where.
     pub(crate) renamed: Vec<(RelPath, RelPath, ContentHash)>,
+    /// What looks were to tell and could not; `None` before the whole tree was looked at since the start.
+    pub(crate) left_open: Option<BTreeSet<RelPath>>,
+    /// What moved, for a mirror that follows (`disk::mirrored`).
+    pub(crate) follower: Option<Moved>,
 }
 
 impl Disk {
@@ -53,6 +58,8 @@ impl Disk {
             applying: false,
             reports: VecDeque::new(),
             renamed: Vec::new(),
+            left_open: None,
+            follower: None,
         }
     }
 
@@ -74,6 +81,7 @@ impl Disk {
         self.rules = Rules::parse(&self.index.notes.ignore).unwrap_or_default();
         self.rules_are_new = true;
         self.applying = false;
+        self.left_open = None;
         self.reports.clear();
         Stored {
             base: self.index.base.clone(),
@@ -234,11 +242,27 @@ impl Disk {
             ..notes
         };
         let forget = self.has(Defect::TombstonesEarly);
+        self.note_moved(&[], rows);
         self.index.write(Vec::new(), rows, notes, forget);
+    }
+
+    /// Takes it that something is written to the index (`disk::Replica::note_moved`).
+    pub(crate) fn note_moved(&mut self, seen: &[SeenChange], base: &[AgreedRow]) {
+        let Some(moved) = &mut self.follower else {
+            return;
+        };
+        let gone = |(path, row): &AgreedRow| row.entry.is_none().then(|| (path.clone(), row.batch));
+        moved.gone.extend(base.iter().filter_map(gone));
+        if !moved.all {
+            let seen = seen.iter().map(|(path, _)| path);
+            let base = base.iter().map(|(path, _)| path);
+            moved.paths.extend(seen.chain(base).cloned());
+        }
     }
 
     /// Stores and reports what was told.
     pub(crate) fn tell(&mut self, rows: Vec<SeenChange>, sights: Vec<(RelPath, Sight)>) {
+        self.note_moved(&rows, &[]);
         self.index.write_seen(rows);
         if !sights.is_empty() {
             self.reports.push_back(Report::Observed(sights));

@@ -11,6 +11,7 @@ use crate::chance::Chance;
 use crate::defect::Defect;
 use crate::index::Index;
 use crate::machine::Happens;
+use crate::mirror::{self, Third};
 use crate::node::{Input, Job};
 use crate::oracle::{BeforeCut, Tree};
 use crate::script::{Act, Line, Script};
@@ -21,6 +22,8 @@ use crate::world::{SIDES, World};
 const STEPS_MAX: u64 = 40_000;
 /// Longest time until everything has come to rest.
 const REST_MAX: Duration = Duration::from_secs(2000);
+/// When somebody looks at what the mirror leaves to a person.
+const TIDY_AFTER: Duration = Duration::from_secs(400);
 /// How long everything has to stay at rest.
 const QUIET: Duration = Duration::from_secs(70);
 
@@ -43,6 +46,11 @@ pub(crate) struct Failure {
 pub(crate) fn play(script: &Script, defect: Option<Defect>, loud: bool) -> Result<u64, Failure> {
     let mut world = World::new((script.mode, script.guarded), *EPOCH, defect);
     world.loud = loud;
+    if let Some(mirrored) = script.mirrored {
+        world.third = Some(Third::new(mirrored.fails_one_in, defect));
+        // A node that never met the other one is another matter.
+        world.act(Act::Settle);
+    }
     for (number, Line { act, chance }) in script.lines.iter().enumerate() {
         world.chance = Chance::new(*chance);
         if loud {
@@ -64,7 +72,9 @@ impl World {
         match act {
             Act::Edit(side, edit) => {
                 let volume = &mut self.nodes[side as usize].disk.volume;
+                self.oracle.ledger.touching.clear();
                 user::act(volume, side, edit, &mut self.oracle);
+                self.oracle.has_left_on(side, volume);
                 self.gather_hints();
                 for _ in 0..self.chance.below(4) {
                     self.step_or_wait();
@@ -109,11 +119,35 @@ impl World {
             Act::Flush(side) => self.ask(side, Request::Flush),
             Act::Pause(true) => self.ask(Side::Alpha, Request::Pause),
             Act::Pause(false) => self.ask(Side::Alpha, Request::Resume),
+            Act::Road(is_open) => self.set_road(is_open),
+            Act::AtMirror(deed) => {
+                if let Some(third) = &self.third {
+                    self.oracle.ledger.touching.clear();
+                    mirror::act(&mut third.cloud.borrow_mut(), deed, &mut self.oracle);
+                }
+                for _ in 0..self.chance.below(4) {
+                    self.step_or_wait();
+                }
+            }
             Act::Settle => self.settle(),
         }
         let [alpha, beta] = &self.nodes;
-        self.oracle
-            .check_nothing_lost([&alpha.disk, &beta.disk], false);
+        let disks = [&alpha.disk, &beta.disk];
+        self.oracle.check_nothing_lost(disks, false);
+        if let Some(third) = &self.third {
+            let cloud = third.cloud.borrow();
+            self.oracle.check_nothing_lost_there(disks, &cloud);
+        }
+    }
+
+    fn set_road(&mut self, is_open: bool) {
+        let Some(third) = &mut self.third else { return };
+        third.is_open = is_open;
+        if !is_open {
+            for link in &mut self.links {
+                link.cut();
+            }
+        }
     }
 
     fn ask(&mut self, side: Side, request: Request) {
@@ -184,9 +218,22 @@ impl World {
                 .is_some_and(|it| it.jobs.iter().any(runs));
             node.sweeps + 1 + u64::from(running)
         });
+        self.set_road(true);
+        self.look_there();
         if self.rest(sweeps) {
             let [alpha, beta] = &self.nodes;
+            if let Some(third) = &self.third {
+                let tree = alpha.disk.volume.tree();
+                self.oracle.check_three(&tree, &third.cloud.borrow());
+            }
             self.oracle.check_rest([&alpha.disk, &beta.disk]);
+            if let Some(third) = &self.third {
+                // When one goes, the other one turns up.
+                self.oracle
+                    .ledger
+                    .unsure
+                    .extend(third.cloud.borrow().twins());
+            }
             self.stay_quiet();
         }
         self.mending = false;
@@ -212,9 +259,14 @@ impl World {
                     .fail(format!("never at rest: {steps} steps, {waited:?}; {shown}"));
                 return false;
             }
+            if waited > TIDY_AFTER
+                && let Some(third) = &self.third
+            {
+                mirror::tidy(&mut third.cloud.borrow_mut(), &mut self.oracle);
+            }
             let swept = SIDES.map(|side| self.nodes[side as usize].sweeps >= sweeps[side as usize]);
             if swept == [true; 2] {
-                if self.said == [Some((true, 0)); 2] {
+                if self.said == [Some((true, 0)); 2] && self.mirror_rests() {
                     return true;
                 }
                 // What is ignored may stand in the way of a deletion: that waits for a person.
@@ -246,7 +298,18 @@ impl World {
     /// Looks that nobody does anything while nothing changes.
     fn stay_quiet(&mut self) {
         let (work, links) = (self.work, self.links.len());
+        self.look_there();
+        let before = self.third.as_ref().map(Third::calls);
         self.pass_in_peace(QUIET);
+        if let (Some([changes, others]), Some(third)) = (before, &self.third)
+            && third.calls() != [changes + 1, others]
+        {
+            self.oracle.fail(format!(
+                "not quiet: {:?} calls became {:?} while nothing changed",
+                [changes, others],
+                third.calls()
+            ));
+        }
         if self.work != work || self.links.len() != links {
             self.oracle.fail(format!(
                 "not quiet: {} pieces of work while nothing changed",
@@ -259,10 +322,12 @@ impl World {
         let [alpha, beta] = &self.nodes;
         let (a, b) = (alpha.disk.volume.tree(), beta.disk.volume.tree());
         format!(
-            "trees differ at [{}], α and its base at [{}], β and its base at [{}]",
+            "trees differ at [{}], α and its base at [{}], β and its base at [{}], trails {:?} {:?}",
             crate::oracle::difference(&a, &b),
             crate::oracle::difference(&a, &alpha.disk.agreed()),
-            crate::oracle::difference(&b, &beta.disk.agreed())
+            crate::oracle::difference(&b, &beta.disk.agreed()),
+            alpha.disk.index.trails,
+            beta.disk.index.trails
         )
     }
 }

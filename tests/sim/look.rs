@@ -33,6 +33,8 @@ pub(crate) struct LookJob {
     /// (`disk::scan::renamed`).
     expects_renames: bool,
     held: Vec<Finding>,
+    /// The paths that it is for, if they are some.
+    asked: Vec<RelPath>,
     again: BTreeSet<RelPath>,
     unknown: BTreeSet<RelPath>,
 }
@@ -90,8 +92,13 @@ impl LookJob {
                 paths.iter().cloned().map(Visit::One).collect()
             }
         };
+        let asked = match look {
+            Look::Paths(paths) => paths.clone(),
+            _ => Vec::new(),
+        };
         Self {
             sweep: look.is_sweep(),
+            asked,
             recheck: false,
             rules: Rules::default(),
             rules_set: 0,
@@ -105,6 +112,19 @@ impl LookJob {
             held: Vec::new(),
             again: BTreeSet::new(),
             unknown: BTreeSet::new(),
+        }
+    }
+
+    /// Notes what this look was to tell and could not.
+    fn leave_open(&self, disk: &mut Disk) {
+        let again = self.again.iter().cloned();
+        if self.sweep {
+            disk.left_open = Some(again.collect());
+        } else if let Some(open) = &mut disk.left_open {
+            for path in &self.asked {
+                open.remove(path);
+            }
+            open.extend(again);
         }
     }
 
@@ -133,6 +153,7 @@ impl LookJob {
                         disk.rules_are_new = false;
                     }
                 }
+                self.leave_open(disk);
                 disk.seen.end_look();
                 return Some(std::mem::take(&mut self.again).into_iter().collect());
             }
@@ -462,14 +483,15 @@ fn must_speak(seen: &Seen, path: &RelPath) -> bool {
             .any(|above| matches!(seen.get(&above), Some(Slot::Blocked(_))))
 }
 
+/// What follows from what was seen: what to report, and what to store.
 #[derive(Default)]
-struct Told {
-    sights: Vec<(RelPath, Sight)>,
-    rows: Vec<SeenChange>,
+pub(crate) struct Told {
+    pub(crate) sights: Vec<(RelPath, Sight)>,
+    pub(crate) rows: Vec<SeenChange>,
 }
 
 impl Told {
-    fn row(&mut self, seen: &mut Seen, path: RelPath, row: SeenRow) {
+    pub(crate) fn row(&mut self, seen: &mut Seen, path: RelPath, row: SeenRow) {
         if !row.entry.is_dir() {
             self.drop_below(seen, &path);
         }
@@ -497,7 +519,7 @@ impl Told {
         }
     }
 
-    fn forget(&mut self, seen: &mut Seen, path: RelPath) {
+    pub(crate) fn forget(&mut self, seen: &mut Seen, path: RelPath) {
         if seen.remove(&path).is_some() {
             self.rows.push((path.clone(), None));
             self.sights.push((path, Sight::Absent));

@@ -7,6 +7,8 @@
 //! LAYER_SYNC_SIM_SEEDS=0..1000000 cargo test --release -p tests --test sim seeds -- --nocapture
 //! ```
 //!
+//! A seed with an `m` before it is a history with a mirror as a third place; see `mirror`.
+//!
 //! Read `world` for what can happen next, `volume` for what a power cut leaves, `oracle` for what has to
 //! hold. The disk's modules follow those of the crate `disk` step by step; where that changes, they
 //! change with it.
@@ -20,6 +22,7 @@ mod index;
 mod link;
 mod look;
 mod machine;
+mod mirror;
 mod node;
 mod operation;
 mod oracle;

@@ -20,6 +20,7 @@ use crate::disk::Disk;
 use crate::give::{ChunksJob, GiveJob};
 use crate::look::LookJob;
 use crate::machine::{Happens, Machine};
+use crate::mirror::Rounds;
 use crate::take::TakeJob;
 
 /// Longest wait between two ticks, as in the event loops.
@@ -59,6 +60,8 @@ pub(crate) struct Process {
     /// Whether a connection was made and not handled yet.
     pub(crate) dialling: bool,
     last_tick: Duration,
+    /// Its rounds with the mirror, if there is one.
+    pub(crate) rounds: Option<Box<Rounds>>,
 }
 
 /// The order in which small batches are applied (`carry::Lane`).
@@ -149,6 +152,7 @@ impl Node {
             opened: false,
             dialling: false,
             last_tick: self.mono,
+            rounds: None,
         });
     }
 

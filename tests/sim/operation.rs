@@ -536,7 +536,8 @@ fn as_seen(disk: &Disk, op: &Op, expect: &Entry, target: &Place) -> bool {
     })
 }
 
-fn discard(disk: &mut Disk, id: u64) {
+/// Removes what is staged, unless somebody has put something into it.
+pub(crate) fn discard(disk: &mut Disk, id: u64) {
     let place = Place::Stage(id);
     if let Some((ino, _)) = disk.volume.at(&place)
         && disk.volume.is_empty_outside(ino)

@@ -18,6 +18,7 @@ use shared::tree::{Entry, Side};
 
 use crate::disk::Disk;
 use crate::machine::GUARDED;
+use crate::mirror::{Cloud, Ledger, THERE};
 use crate::volume::{Volume, content};
 
 /// A tree.
@@ -46,9 +47,9 @@ impl BeforeCut {
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     /// What people saved and did not give up, where.
-    owed: [BTreeSet<(RelPath, ContentHash)>; 2],
+    pub(crate) owed: [BTreeSet<(RelPath, ContentHash)>; 3],
     /// Where each side was changed by people, or by a power cut, since all was equal.
-    touched: [BTreeSet<RelPath>; 2],
+    pub(crate) touched: [BTreeSet<RelPath>; 3],
     /// Where somebody made anew what was there once, and may be agreed on already. Nobody makes that
     /// durable: it looks like what it was.
     redone: [BTreeSet<RelPath>; 2],
@@ -59,13 +60,15 @@ pub(crate) struct Oracle {
     known: [BTreeSet<(RelPath, ContentHash)>; 2],
     /// Whether there is a guard, and whether a person has answered it since all was equal.
     guarded: bool,
-    guard_answered: bool,
+    pub(crate) guard_answered: bool,
     /// Whether an index was lost since all was equal: then nobody knows who changed what.
     pub(crate) index_lost: bool,
     /// Whether anything was ever ignored: what both sides have of it is not remembered.
     pub(crate) rules_changed: bool,
     /// The first thing that was wrong.
     violation: Option<String>,
+    /// What there is to remember because of a mirror.
+    pub(crate) ledger: Ledger,
 }
 
 impl Oracle {
@@ -137,6 +140,7 @@ impl Oracle {
 
     pub(crate) fn touches(&mut self, side: Side, path: &RelPath) {
         self.touched[side as usize].insert(path.clone());
+        self.ledger.touching.push(path.clone());
     }
 
     // Power
@@ -175,6 +179,7 @@ impl Oracle {
         for path in before.tree.keys().chain(tree.keys()) {
             if before.tree.get(path) != tree.get(path) {
                 self.touched[side as usize].insert(path.clone());
+                self.ledger.unsure.insert(path.clone());
             }
         }
         self.forgive(side, before, after);
@@ -218,7 +223,13 @@ impl Oracle {
     pub(crate) fn conflict(&mut self, path: &RelPath) {
         self.answered.insert(path.clone());
         let near = |other: &RelPath| other == path || other.is_below(path) || path.is_below(other);
-        let both = self.touched.iter().all(|touched| touched.iter().any(near));
+        let mut unsure = self.ledger.anew.iter().chain(&self.ledger.unsure);
+        if unsure.any(near) {
+            self.ledger.unsure.insert(path.clone());
+            return;
+        }
+        let hands = self.touched.iter().filter(|it| it.iter().any(near));
+        let both = hands.count() >= 2;
         // The sync itself has made a copy on both sides, before it was agreed on.
         let made = shared::reconcile::copy_of(path).is_some();
         if !both && !made && !self.index_lost && !self.rules_changed {
@@ -236,7 +247,8 @@ impl Oracle {
         for path in deleted.map(|op| &op.path) {
             let near = |at: &RelPath| at == path || at.is_below(path) || path.is_below(at);
             let touched = self.touched[on.other() as usize].iter().any(near);
-            if other.volume.entry(path).is_some() && !touched && !self.rules_changed {
+            let stands = other.volume.entry(path).is_some();
+            if stands && !touched && !self.rules_changed && !self.crossed_near(on, path) {
                 self.fail(format!(
                     "false deletion: {path} goes on {on:?}, and nobody touched it on the other side"
                 ));
@@ -330,7 +342,8 @@ impl Oracle {
             let owned = self.owed[on as usize].contains(&(op.path.clone(), wanted));
             let answered = |top: &RelPath| op.path == *top || op.path.is_below(top);
             let in_copy = self.answered.iter().any(answered);
-            if owned && !agreed && !elsewhere && !in_copy && !self.index_lost {
+            let crossed = self.crossed_near(on, &op.path);
+            if owned && !agreed && !elsewhere && !in_copy && !crossed && !self.index_lost {
                 self.fail(format!(
                     "false deletion: {} goes on {on:?}, and nobody agreed on it",
                     op.path
@@ -341,10 +354,7 @@ impl Oracle {
 
     /// Looks whether everything that is owed is there.
     pub(crate) fn check_nothing_lost(&mut self, disks: [&Disk; 2], at_rest: bool) {
-        let there: Vec<BTreeSet<ContentHash>> = disks
-            .iter()
-            .map(|disk| disk.volume.contents(at_rest))
-            .collect();
+        let there = disks.map(|disk| disk.volume.contents(at_rest));
         let lost = [Side::Alpha, Side::Beta].into_iter().find_map(|side| {
             let missing = |(_, content): &&(RelPath, ContentHash)| {
                 !there.iter().any(|there| there.contains(content))
@@ -355,6 +365,20 @@ impl Oracle {
         if let Some((side, (path, content))) = lost {
             self.fail(format!(
                 "lost: {content:?}, which was saved on {side:?} as {path}, is nowhere"
+            ));
+        }
+    }
+
+    /// As [`Oracle::check_nothing_lost`], for what the person at the mirror saved.
+    pub(crate) fn check_nothing_lost_there(&mut self, disks: [&Disk; 2], cloud: &Cloud) {
+        let there = disks.map(|disk| disk.volume.contents(false));
+        let here = cloud.contents();
+        let missing = |(_, content): &&(RelPath, ContentHash)| {
+            !here.contains(content) && !there.iter().any(|there| there.contains(content))
+        };
+        if let Some((path, content)) = self.owed[THERE].iter().find(missing).cloned() {
+            self.fail(format!(
+                "lost: {content:?}, which was saved at the mirror as {path}, is nowhere"
             ));
         }
     }
@@ -380,7 +404,8 @@ impl Oracle {
             }
         }
         self.check_nothing_lost(disks, true);
-        self.touched = [BTreeSet::new(), BTreeSet::new()];
+        self.touched = Default::default();
+        self.ledger = Ledger::default();
         self.answered.clear();
         self.guard_answered = false;
         self.index_lost = false;

@@ -10,6 +10,8 @@ use crate::shrink::shrink;
 
 /// Seeds that an ordinary test run plays.
 const SEEDS: u64 = 4000;
+/// Those with a mirror, which cost more.
+const MIRRORED_SEEDS: u64 = 2500;
 /// Within so many seeds a defect has to be found.
 const DEFECT_SEEDS: u64 = 20_000;
 /// Seeds of histories that failed once, one a line.
@@ -18,7 +20,13 @@ const FOUND: &str = include_str!("../fixtures/sim-seeds.txt");
 /// Says everything about a failing seed that helps to find out why.
 fn report(seed: u64, script: &Script, failure: &Failure, defect: Option<Defect>) -> String {
     let (short, failure) = shrink(script, failure.clone(), defect);
-    let guard = if script.guarded { "g" } else { "" };
+    let guard = match script {
+        Script { guarded: true, .. } => "g",
+        Script {
+            mirrored: Some(_), ..
+        } => "m",
+        _ => "",
+    };
     let lines: Vec<String> = short
         .lines
         .iter()
@@ -68,9 +76,9 @@ fn play_all(
     })
 }
 
-fn asked_seeds() -> (std::ops::Range<u64>, usize) {
+fn asked_seeds(usual: u64) -> (std::ops::Range<u64>, usize) {
     let Ok(asked) = std::env::var("LAYER_SYNC_SIM_SEEDS") else {
-        return (0..SEEDS, 1);
+        return (0..usual, 1);
     };
     let number = |text: &str| {
         text.parse()
@@ -86,16 +94,21 @@ fn asked_seeds() -> (std::ops::Range<u64>, usize) {
 
 #[test]
 fn seeds() {
-    play_asked(Script::of_seed);
+    play_asked(Script::of_seed, SEEDS);
 }
 
 #[test]
 fn guarded_seeds() {
-    play_asked(Script::guarded);
+    play_asked(Script::guarded, SEEDS);
 }
 
-fn play_asked(script: fn(u64) -> Script) {
-    let (seeds, threads) = asked_seeds();
+#[test]
+fn mirrored_seeds() {
+    play_asked(Script::mirrored, MIRRORED_SEEDS);
+}
+
+fn play_asked(script: fn(u64) -> Script, usual: u64) {
+    let (seeds, threads) = asked_seeds(usual);
     let (count, began) = (seeds.end - seeds.start, Instant::now());
     let found = play_all(script, seeds, threads, None);
     if let Some((seed, failure)) = found {
@@ -115,17 +128,21 @@ fn seeds_that_failed_once() {
         if text.is_empty() {
             continue;
         }
-        let seed = text.trim_start_matches('g');
-        let is_guarded = seed != text;
+        let (script, seed) = kind_of(text);
         let seed = seed.parse().expect("a seed, then a comment");
-        let script = if is_guarded {
-            Script::guarded(seed)
-        } else {
-            Script::of_seed(seed)
-        };
+        let script = script(seed);
         if let Err(failure) = play(&script, None, false) {
             panic!("{}", report(seed, &script, &failure, None));
         }
+    }
+}
+
+/// Says what kind of history a seed is of: a `g` before the number is one with a guard, an `m` one with a mirror.
+fn kind_of(text: &str) -> (fn(u64) -> Script, &str) {
+    match text.split_at_checked(1) {
+        Some(("g", seed)) => (Script::guarded, seed),
+        Some(("m", seed)) => (Script::mirrored, seed),
+        _ => (Script::of_seed, text),
     }
 }
 
@@ -134,11 +151,7 @@ fn replay() {
     let Ok(seed) = std::env::var("LAYER_SYNC_SIM_SEED") else {
         return;
     };
-    // A `g` before the number: with a guard.
-    let (script, seed): (fn(u64) -> Script, _) = match seed.strip_prefix('g') {
-        Some(seed) => (Script::guarded, seed.to_owned()),
-        None => (Script::of_seed, seed),
-    };
+    let (script, seed) = kind_of(&seed);
     let seed = seed.parse().expect("LAYER_SYNC_SIM_SEED is a number");
     let script = script(seed);
     if let Err(failure) = play(&script, None, false) {
@@ -150,8 +163,8 @@ fn replay() {
 
 #[test]
 fn a_seed_is_one_history() {
-    for seed in 0..50 {
-        let script = Script::of_seed(seed);
+    let of = |seed| [Script::of_seed(seed), Script::mirrored(seed)];
+    for (seed, script) in (0..50).flat_map(|seed| of(seed).map(|script| (seed, script))) {
         assert_eq!(
             play(&script, None, false),
             play(&script, None, false),
@@ -192,4 +205,13 @@ caught! {
     stage_emptied_after_a_crash: StageEmptied,
     content_given_before_it_is_durable: GivenBeforeDurable,
     directories_not_synced: DirectoriesNotSynced,
+}
+
+caught! {
+    Script::mirrored;
+    marks_that_forget_what_was_before: MarksWithoutPast,
+    marks_that_take_an_edit_for_agreed: MarksWithoutEdits,
+    what_the_mirror_loses_has_no_trash: RemovedForGood,
+    absence_inferred_by_a_mirror_before_a_sweep: AbsenceBeforeSweep,
+    what_crossed_by_the_mirror_is_not_noted: TrailsNotNoted,
 }

@@ -6,6 +6,7 @@ use shared::reconcile::Mode;
 use shared::tree::Side;
 
 use crate::chance::Chance;
+use crate::mirror::Deed;
 use crate::user::{CONTENTS, Edit, NAMES};
 
 /// Something that happens.
@@ -39,6 +40,10 @@ pub(crate) enum Act {
     Flush(Side),
     /// Somebody pauses the pair, or resumes it.
     Pause(bool),
+    /// The direct road is opened or closed.
+    Road(bool),
+    /// Somebody does something at the mirror.
+    AtMirror(Deed),
     /// What is broken is mended, and everything comes to rest.
     Settle,
 }
@@ -57,7 +62,16 @@ pub(crate) struct Script {
     pub(crate) mode: Mode,
     /// Whether the pusher has a guard. Small trees are emptied all the time; so most have none.
     pub(crate) guarded: bool,
+    /// Whether there is a mirror, and how it is.
+    pub(crate) mirrored: Option<Mirrored>,
     pub(crate) lines: Vec<Line>,
+}
+
+/// How a mirror is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mirrored {
+    /// One call in how many fails; 0 for none.
+    pub(crate) fails_one_in: usize,
 }
 
 /// How a history is drawn.
@@ -109,6 +123,7 @@ impl Script {
         Self {
             mode,
             guarded: false,
+            mirrored: None,
             lines: lines.into_iter().map(line).collect(),
         }
     }
@@ -122,9 +137,82 @@ impl Script {
             ..Self::of_seed(seed)
         }
     }
+
+    /// Makes the script of a seed for a pair with a mirror.
+    pub(crate) fn mirrored(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x317_7075);
+        let mirrored = Mirrored {
+            fails_one_in: [0, 10, 30, 100][chance.below(4)],
+        };
+        let style = Style {
+            fault_one_in: [0, 8, 12, 20][chance.below(4)],
+            one_at_a_time: chance.one_in(3),
+            // What becomes of a mirror whose index was lost is another matter.
+            loses_index: false,
+            rules: false,
+            unreadable: chance.one_in(6),
+        };
+        let count = 6 + chance.below(30);
+        let mut acts = Vec::with_capacity(count + 8);
+        let mut is_open = true;
+        let mut hand = chance.below(3);
+        while acts.len() < count {
+            if !style.one_at_a_time || chance.one_in(6) {
+                hand = chance.below(3);
+            }
+            match chance.below(16) {
+                0 | 1 => {
+                    is_open = !is_open;
+                    acts.push(Act::Road(is_open));
+                    if !is_open && !chance.one_in(3) {
+                        acts.push(Act::Pass(122_000 + chance.below(20_000) as u32));
+                    }
+                }
+                2..4 => acts.push(Act::Pass(1000 + chance.below(60_000) as u32)),
+                _ => acts.push(style.act_of(hand, &mut chance)),
+            }
+        }
+        acts.push(Act::Settle);
+        let line = |act| Line {
+            act,
+            chance: chance.next(),
+        };
+        Self {
+            mode: Mode::TwoWaySafe,
+            guarded: false,
+            mirrored: Some(mirrored),
+            lines: acts.into_iter().map(line).collect(),
+        }
+    }
 }
 
 impl Style {
+    /// What one of three hands does, or what happens meanwhile.
+    fn act_of(&self, hand: usize, chance: &mut Chance) -> Act {
+        let side = match hand {
+            0 => Side::Alpha,
+            1 => Side::Beta,
+            _ => *chance.pick(&[Side::Alpha, Side::Beta]),
+        };
+        match self.act(side, chance) {
+            Act::Edit(..) if hand == 2 => Act::AtMirror(Self::deed(chance)),
+            act => act,
+        }
+    }
+
+    fn deed(chance: &mut Chance) -> Deed {
+        let at = chance.below(NAMES.len()) as u8;
+        let to = chance.below(NAMES.len()) as u8;
+        let text = chance.below(CONTENTS) as u16;
+        match chance.below(16) {
+            0..8 => Deed::Upload(at, text),
+            8 => Deed::Second(at, text),
+            9..12 => Deed::Trash(at),
+            12..14 => Deed::Move(at, to),
+            _ => Deed::MakeDir(at),
+        }
+    }
+
     fn act(&self, who: Side, chance: &mut Chance) -> Act {
         if self.fault_one_in > 0 && chance.one_in(self.fault_one_in) {
             return self.fault(chance);

@@ -205,6 +205,11 @@ impl Seen {
         !self.believes_all && (self.applying.contains(path) || self.touched.contains(path))
     }
 
+    /// Returns all that is known, in order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&RelPath, &Slot)> {
+        self.slots.iter()
+    }
+
     /// Returns the tree as it was seen.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&RelPath, &Entry)> {
         self.slots

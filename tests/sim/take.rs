@@ -525,6 +525,7 @@ impl TakeJob {
             last_batch: stored.last_batch.max(number),
             ..stored
         };
+        disk.note_moved(&rows, &base);
         if disk.has(Defect::AckBeforeDurable) {
             disk.index.write_lazily(rows.clone(), &base, notes);
         } else {

@@ -1,5 +1,6 @@
 //! The people at both machines: what they do to their trees, and what they are owed for it.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use shared::hash::ContentHash;
@@ -35,6 +36,24 @@ fn len_of(number: u64) -> u64 {
         11 => 5_000_000 + number,
         _ => 1 + number,
     }
+}
+
+static LENS: LazyLock<HashMap<ContentHash, u64>> =
+    LazyLock::new(|| TEXTS.iter().copied().collect());
+
+/// Returns the length of a content that somebody may save.
+pub(crate) fn len_of_content(content: &ContentHash) -> Option<u64> {
+    LENS.get(content).copied()
+}
+
+/// Returns the content of a number.
+pub(crate) fn text(number: u16) -> (ContentHash, u64) {
+    TEXTS[usize::from(number) % CONTENTS]
+}
+
+/// Returns the path of a number.
+pub(crate) fn path(number: u8) -> &'static RelPath {
+    &PATHS[usize::from(number) % PATHS.len()]
 }
 
 /// What somebody does.

@@ -156,6 +156,11 @@ impl Volume {
         Some((ino, &self.inodes[&ino]))
     }
 
+    /// Returns an inode, whether a name leads to it or not.
+    pub(crate) fn inode(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes.get(&ino)
+    }
+
     /// Returns an entry of the tree.
     pub(crate) fn entry(&self, path: &RelPath) -> Option<&Entry> {
         self.node(path).map(|(_, inode)| &inode.entry)

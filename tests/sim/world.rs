@@ -15,6 +15,7 @@ use crate::chance::Chance;
 use crate::defect::Defect;
 use crate::link::{Head, Link};
 use crate::machine::{GUARDED, Happens, UNGUARDED};
+use crate::mirror::{Third, Turn};
 use crate::node::{Input, Job, Next, Node};
 use crate::oracle::Oracle;
 use crate::take::Taken;
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) last_stream: u64,
     pub(crate) chance: Chance,
     pub(crate) oracle: Oracle,
+    /// The mirror, if there is one.
+    pub(crate) third: Option<Third>,
     /// Whether what is broken gets mended at once.
     pub(crate) mending: bool,
     /// How much the machines have done besides looking and saying that all is well.
@@ -71,6 +74,8 @@ enum Step {
     Notice(usize, Side),
     Close(usize),
     Start(Side),
+    /// The rounds of a side do something.
+    Round(Side, Turn),
 }
 
 impl World {
@@ -96,6 +101,7 @@ impl World {
             last_stream: 0,
             chance: Chance::new(0),
             oracle: Oracle::new(guarded),
+            third: None,
             mending: false,
             work: 0,
             said: [None; 2],
@@ -130,7 +136,8 @@ impl World {
                     .as_ref()
                     .is_some_and(|it| it.linked.is_none() && !it.dialling))
             .then_some(node.redial_at);
-            let waits = [node.next_tick(epoch), redial];
+            let rounds = self.rounds_wait(node.side);
+            let waits = [node.next_tick(epoch), redial, rounds];
             waits
                 .into_iter()
                 .flatten()
@@ -180,6 +187,9 @@ impl World {
             if dials {
                 choices.push(Step::Dial);
             }
+            if let Some(turn) = self.turn_of(side) {
+                choices.push(Step::Round(side, turn));
+            }
         }
         for (index, link) in self.links.iter().enumerate() {
             self.choose_of_link(index, link, &mut choices);
@@ -218,6 +228,9 @@ impl World {
 
     /// Takes one step; returns whether there was one to take.
     pub(crate) fn step(&mut self) -> bool {
+        if self.third.is_some() {
+            self.rounds_stand();
+        }
         let Some(step) = self.choose() else {
             return false;
         };
@@ -254,7 +267,9 @@ impl World {
             Step::Start(side) => {
                 let (epoch, policy) = (self.epoch, (self.mode, self.limits));
                 self.node(side).start(epoch, policy);
+                self.start_rounds(side);
             }
+            Step::Round(side, turn) => self.take_turn(side, turn),
         }
         self.gather_hints();
         true
@@ -523,7 +538,7 @@ impl World {
     }
 
     fn dial(&mut self) {
-        let reached = self.nodes[Side::Alpha as usize].is_running();
+        let reached = self.nodes[Side::Alpha as usize].is_running() && self.road_is_open();
         let node = self.node(Side::Beta);
         if !reached {
             node.redial_at = node.mono + REDIAL_LATER;
