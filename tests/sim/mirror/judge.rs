@@ -65,7 +65,13 @@ fn origin(path: &RelPath) -> RelPath {
 impl Oracle {
     /// Notes what a hand has left where it just did something.
     pub(crate) fn has_left(&mut self, hand: usize, find: impl Fn(&RelPath) -> Option<Entry>) {
-        for path in std::mem::take(&mut self.ledger.touching) {
+        let touching = std::mem::take(&mut self.ledger.touching);
+        let others: Vec<usize> = (0..3).filter(|other| *other != hand).collect();
+        if touching.len() > 1 && touching.iter().any(|path| self.touched_near(&others, path)) {
+            // It carries to another path what somebody else is changing.
+            self.ledger.unsure.extend(touching.iter().cloned());
+        }
+        for path in touching {
             let left = find(&path);
             self.ledger.left[hand].insert(path, left);
         }
