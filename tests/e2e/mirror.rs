@@ -299,6 +299,9 @@ fn a_cut_link_leaves_the_mirror_and_its_return_undoes_nothing() {
     fs::remove_file(pair.pusher.root.join("gone here")).unwrap();
     fs::remove_file(pair.receiver.root.join("gone there")).unwrap();
     api.cut(false);
+    // Neither waits until it would have tried again.
+    push(&pair.pusher);
+    push(&pair.receiver);
     let both = |pair: &Pair| [snapshot(&pair.pusher.root), snapshot(&pair.receiver.root)];
     wait_until("they cross by the mirror", SOON, || {
         let [here, there] = both(&pair);
@@ -341,6 +344,7 @@ fn a_cut_link_leaves_the_mirror_and_its_return_undoes_nothing() {
     pair.meet();
     pair.flush();
     api.cut(false);
+    push(&pair.pusher);
     let [here, there] = both(&pair);
     assert_eq!(here, there);
     let names: Vec<String> = fs::read_dir(&pair.pusher.root)
