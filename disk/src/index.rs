@@ -68,7 +68,7 @@ pub(crate) struct Changes<'a> {
     pub(crate) forget_base: bool,
     /// Files that turned out to rot. Each row of `seen` that is written takes the mark off its path.
     pub(crate) rotten: &'a [RelPath],
-    /// Trails as they are now. Those of paths in `base` end.
+    /// Trails as they are now. A later row of `base` ends that of its path.
     pub(crate) trails: &'a [(RelPath, Trail)],
     /// The stamp that the root's marker has by now, if it was raised.
     pub(crate) stamp: Option<u64>,

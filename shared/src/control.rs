@@ -10,6 +10,7 @@ mod mirror;
 use serde::{Deserialize, Serialize};
 
 use crate::hash::{ContentHash, SetHash};
+use crate::ignore::{RULES_FILE, RulesRefused};
 use crate::limit;
 use crate::path::RelPath;
 use crate::transfer::{Op, Source, TEXT_BYTES_MAX};
@@ -312,6 +313,19 @@ pub struct Problem {
     /// The command or the act that helps.
     #[serde(deserialize_with = "limit::text::<_, TEXT_BYTES_MAX>")]
     pub fix: String,
+}
+
+impl Problem {
+    /// Says that a rules' file is refused, and that the rules before it stay in force.
+    pub fn of_rules(refused: &RulesRefused) -> Self {
+        Self {
+            code: "degraded.ignore".into(),
+            severity: Health::Degraded,
+            path: Some(RULES_FILE.into()),
+            text: format!("{refused}; the rules before it stay in force"),
+            fix: format!("correct {RULES_FILE}"),
+        }
+    }
 }
 
 /// This node.

@@ -1,8 +1,8 @@
 //! Which rules are in force.
 
 use disk::{Durable, RulesFile};
-use shared::control::{Health, Problem};
-use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
+use shared::control::Problem;
+use shared::ignore::{Rules, RulesRefused, agreed_rules};
 
 use super::batches::Committing;
 use super::{Action, Pusher, rules_path};
@@ -55,12 +55,6 @@ impl Pusher {
     pub(super) fn rules_refused(&mut self, refused: &RulesRefused) {
         self.degraded
             .retain(|problem| problem.code != "degraded.ignore");
-        self.degraded.push(Problem {
-            code: "degraded.ignore".into(),
-            severity: Health::Degraded,
-            path: Some(RULES_FILE.into()),
-            text: format!("{refused}; the rules before it stay in force"),
-            fix: format!("correct {RULES_FILE}"),
-        });
+        self.degraded.push(Problem::of_rules(refused));
     }
 }

@@ -1,7 +1,7 @@
 //! Which rules are in force.
 
 use disk::RulesFile;
-use shared::control::{Health, Problem};
+use shared::control::Problem;
 use shared::ignore::{RULES_FILE, Rules, RulesRefused, agreed_rules};
 use shared::path::RelPath;
 
@@ -22,13 +22,7 @@ impl Receiver {
     pub(super) fn rules_refused(&mut self, refused: &RulesRefused) {
         self.degraded
             .retain(|problem| problem.code != "degraded.ignore");
-        self.degraded.push(Problem {
-            code: "degraded.ignore".into(),
-            severity: Health::Degraded,
-            path: Some(RULES_FILE.into()),
-            text: format!("{refused}; the rules before it stay in force"),
-            fix: format!("correct {RULES_FILE}"),
-        });
+        self.degraded.push(Problem::of_rules(refused));
     }
 
     pub(super) fn rules_read(&mut self, file: Option<RulesFile>) {
